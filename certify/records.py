@@ -1,0 +1,186 @@
+"""What a certification leaves behind: one frozen record per input, and the run.
+
+Records are the only currency between floors: attacks, analysis and reports read
+them and never recompute a certificate. No torch is needed to read a record.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from certify.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Status(enum.StrEnum):
+    """Outcome for one input, in the words of ISO/IEC 24029: proof, inconclusive, or error."""
+
+    CERTIFIED = "certified"
+    ABSTAINED = "abstained"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The certificate (or abstention) of one input.
+
+    ``label`` is the class the smoothed classifier was proved to return, ``target``
+    the true class where it is known. ``radius`` is the certificate: the lower end,
+    at level alpha, rounded down. ``radius_upper`` describes the Monte Carlo
+    uncertainty and is never a certificate. ``p_lower``/``p_upper`` bound the
+    probability of the leading class A, ``pb_lower``/``pb_upper`` that of the
+    runner-up. ``counts`` are the class counts the bounds rest on (selection samples
+    excluded); ``samples`` is everything that was paid for.
+    """
+
+    index: int
+    status: Status
+    label: int | None = None
+    target: int | None = None
+    radius: float = 0.0
+    radius_upper: float = 0.0
+    p_lower: float = 0.0
+    p_upper: float = 1.0
+    pb_lower: float = 0.0
+    pb_upper: float = 1.0
+    samples: int = 0
+    counts: tuple[int, ...] = ()
+    seconds: float = 0.0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def certified(self) -> bool:
+        return self.status is Status.CERTIFIED
+
+    @property
+    def correct(self) -> bool | None:
+        """Whether the certified label is the true one; None without a true label."""
+        return None if self.target is None else self.certified and self.label == self.target
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, in field order; the inverse of ``from_json``."""
+        row = asdict(self)
+        row["status"] = str(self.status)
+        row["counts"] = list(self.counts)
+        row["details"] = dict(self.details)
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Record:
+        known = {f.name for f in fields(cls)}
+        values = {k: v for k, v in row.items() if k in known}
+        values["status"] = Status(values["status"])
+        values["counts"] = tuple(values.get("counts", ()))
+        return cls(**values)
+
+
+#: Fields that measure the clock rather than the classifier: the only ones that may
+#: differ between two runs of the same settings.
+TIME_FIELDS = ("seconds",)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A proportion or mean with its confidence interval. ``at`` is the radius it belongs to."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    method: str
+    at: float | None = None
+
+
+class Run(Sequence[Record]):
+    """The records of one certification, in input order, with the settings that made them."""
+
+    def __init__(
+        self, records: Sequence[Record], settings: Mapping[str, Any], guarantee: str
+    ) -> None:
+        self.records = tuple(records)
+        self.settings = dict(settings)
+        self.guarantee = guarantee
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key):  # Sequence's overloads add nothing for a reader
+        return self.records[key]
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    def __repr__(self) -> str:
+        count = {s: sum(r.status is s for r in self.records) for s in Status}
+        parts = ", ".join(f"{n} {s}" for s, n in count.items() if n)
+        return f"<Run of {len(self)} inputs: {parts or 'empty'}>"
+
+    def accuracy(self, at: Sequence[float] = (0.0,), *, level: float = 0.95) -> list[Estimate]:
+        """Certified accuracy at each radius, as an estimate for the population.
+
+        The share of inputs that are correct and certified at radius >= r, with its
+        Clopper-Pearson interval over the inputs (the certificates' own alpha is not
+        part of this interval). Failed inputs count as not certified. Raises
+        InvalidSetting without true labels.
+        """
+        from certify.bounds import binomial_interval
+
+        if not self.records or any(r.target is None for r in self.records):
+            raise InvalidSetting(
+                "certified accuracy cannot be computed",
+                why="the run has no inputs, or some have no true label",
+                remedy="pass y to Smoothed.certify, or certify a data set with labels",
+            )
+        n = len(self.records)
+        out = []
+        for r in at:
+            if not (math.isfinite(r) and r >= 0):
+                raise InvalidSetting(
+                    f"radius {r!r} is not a radius", why="it must be finite and >= 0",
+                    remedy="give radii such as 0, 0.25, 0.5",
+                )
+            k = sum(bool(rec.correct) and rec.radius >= r for rec in self.records)
+            low, high = binomial_interval(k, n, 1 - level)
+            out.append(Estimate(k / n, low, high, level, "clopper-pearson", at=float(r)))
+        return out
+
+    def mean_radius(self) -> float:
+        """Average certified radius over all inputs: zero where wrong, abstained or failed."""
+        if not self.records:
+            return 0.0
+        wins = [r.radius if r.correct is not False and r.certified else 0.0 for r in self.records]
+        return math.fsum(wins) / len(self.records)
+
+    def frame(self) -> pandas.DataFrame:
+        """One row per input as a pandas DataFrame (counts and details left out)."""
+        import pandas as pd
+
+        rows = []
+        for rec in self.records:
+            row = rec.to_json() | {"correct": rec.correct}
+            del row["counts"], row["details"]
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def contradictions(self, broken: Any) -> list[Any]:
+        """Confirmed attacks that lie inside a certified l2 ball; must be empty.
+
+        ``broken`` iterates attack outcomes with ``index``, ``status``, ``distance``
+        (in the run's own norm), ``prediction`` and ``smoothed`` (True when the
+        smoothed classifier, not the base model, was shown to change its class).
+        """
+        by_index = {r.index: r for r in self.records if r.certified}
+        hits = []
+        for outcome in broken:
+            rec = by_index.get(outcome.index)
+            if rec is None or str(outcome.status) != "broken" or not outcome.smoothed:
+                continue
+            if outcome.distance <= rec.radius and outcome.prediction != rec.label:
+                hits.append(outcome)
+        return hits
