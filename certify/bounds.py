@@ -1,0 +1,94 @@
+"""Confidence bounds for a binomial proportion: Clopper-Pearson, rounded outward.
+
+C. J. Clopper and E. S. Pearson, "The use of confidence or fiducial limits illustrated in
+the case of the binomial", Biometrika 26 (1934). For K ~ Bin(n, p) the lower bound is the
+largest p with P(Bin(n, p) >= k) <= alpha, hence P(lower(K) > p) <= alpha for every p and n.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+
+from scipy import special
+
+from certify.errors import InvalidCounts, InvalidSetting
+
+#: Relative outward step after solving; scipy's incomplete beta is good to about 1e-14.
+_OUTWARD = 1e-12
+
+
+def binomial_lower(k: int, n: int, alpha: float) -> float:
+    """One-sided lower confidence bound on p from k successes in n trials, at level alpha.
+
+    Claim: over K ~ Bin(n, p), P(binomial_lower(K, n, alpha) > p) <= alpha. Exactly 0 for
+    k = 0. Rounded down. Raises InvalidCounts (n < 1, k < 0, k > n, not integers) and
+    InvalidSetting (alpha outside (0, 0.5)).
+    """
+    k, n = check_counts(k, n)
+    alpha = check_alpha(alpha)
+    if k == 0:
+        return 0.0
+    if k == n:
+        return math.exp(math.log(alpha) / n) * (1 - _OUTWARD)
+    # Solve for the complement: 1 - p keeps its digits where p is close to one.
+    q = float(special.betainccinv(n - k + 1, k, alpha))
+    return max(0.0, 1.0 - q * (1 + _OUTWARD) - 2**-52)
+
+
+def binomial_upper(k: int, n: int, alpha: float) -> float:
+    """One-sided upper confidence bound on p; the mirror image of ``binomial_lower``.
+
+    Exactly 1 for k = n. Rounded up.
+    """
+    k, n = check_counts(k, n)
+    alpha = check_alpha(alpha)
+    if k == n:
+        return 1.0
+    if k == 0:
+        return -math.expm1(math.log(alpha) / n) * (1 + _OUTWARD)
+    q = float(special.betaincinv(n - k, k + 1, alpha))
+    return min(1.0, 1.0 - q * (1 - _OUTWARD) + 2**-52)
+
+
+def binomial_interval(k: int, n: int, alpha: float) -> tuple[float, float]:
+    """Two-sided Clopper-Pearson interval at level 1 - alpha (alpha/2 on each side)."""
+    return binomial_lower(k, n, alpha / 2), binomial_upper(k, n, alpha / 2)
+
+
+def check_alpha(alpha: float) -> float:
+    """The error probability as a float; InvalidSetting unless 0 < alpha < 0.5."""
+    try:
+        value = float(alpha)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0.0 < value < 0.5:
+        raise InvalidSetting(
+            f"alpha = {alpha!r} cannot be used",
+            why="alpha is the probability of a wrong certificate and must lie in (0, 0.5)",
+            remedy="use a small number such as alpha=0.001",
+        )
+    return value
+
+
+def check_counts(k: int, n: int) -> tuple[int, int]:
+    """k and n as Python ints; InvalidCounts where no experiment can have produced them."""
+    try:
+        k, n = operator.index(k), operator.index(n)
+    except TypeError as error:
+        raise InvalidCounts(
+            f"counts k = {k!r}, n = {n!r} are not integers",
+            why="a proportion is bounded from whole numbers of successes and trials",
+            remedy="pass integer counts; bounded scores need a bound for means, not a binomial one",
+        ) from error
+    if n < 1:
+        raise InvalidCounts(
+            f"n = {n} trials bound nothing", why="a confidence bound needs at least one sample",
+            remedy="draw samples first (n >= 1)",
+        )
+    if not 0 <= k <= n:
+        raise InvalidCounts(
+            f"k = {k} successes in n = {n} trials is impossible", why="k must lie between 0 and n",
+            remedy="check which count is the number of successes and which the number of trials",
+        )
+    return k, n
