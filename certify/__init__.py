@@ -30,8 +30,18 @@ _HOME = {
     "Smoothed": "certify.smoothing",
 }
 _MODULES = (
-    "bounds", "checkpoints", "data", "errors", "noise", "radii", "records", "registry",
-    "sequential", "smoothing", "store", "verification",
+    "bounds",
+    "checkpoints",
+    "data",
+    "errors",
+    "noise",
+    "radii",
+    "records",
+    "registry",
+    "sequential",
+    "smoothing",
+    "store",
+    "verification",
 )
 
 __all__ = [*_HOME, *_MODULES]

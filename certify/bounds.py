@@ -83,12 +83,14 @@ def check_counts(k: int, n: int) -> tuple[int, int]:
         ) from error
     if n < 1:
         raise InvalidCounts(
-            f"n = {n} trials bound nothing", why="a confidence bound needs at least one sample",
+            f"n = {n} trials bound nothing",
+            why="a confidence bound needs at least one sample",
             remedy="draw samples first (n >= 1)",
         )
     if not 0 <= k <= n:
         raise InvalidCounts(
-            f"k = {k} successes in n = {n} trials is impossible", why="k must lie between 0 and n",
+            f"k = {k} successes in n = {n} trials is impossible",
+            why="k must lie between 0 and n",
             remedy="check which count is the number of successes and which the number of trials",
         )
     return k, n

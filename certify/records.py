@@ -100,9 +100,7 @@ class Estimate:
 class Run(Sequence[Record]):
     """The records of one certification, in input order, with the settings that made them."""
 
-    def __init__(
-        self, records: Sequence[Record], settings: Mapping[str, Any], guarantee: str
-    ) -> None:
+    def __init__(self, records: Sequence[Record], settings: Mapping[str, Any], guarantee: str) -> None:
         self.records = tuple(records)
         self.settings = dict(settings)
         self.guarantee = guarantee
@@ -142,7 +140,8 @@ class Run(Sequence[Record]):
         for r in at:
             if not (math.isfinite(r) and r >= 0):
                 raise InvalidSetting(
-                    f"radius {r!r} is not a radius", why="it must be finite and >= 0",
+                    f"radius {r!r} is not a radius",
+                    why="it must be finite and >= 0",
                     remedy="give radii such as 0, 0.25, 0.5",
                 )
             k = sum(bool(rec.correct) and rec.radius >= r for rec in self.records)
