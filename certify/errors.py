@@ -62,6 +62,10 @@ class RunConflict(CertifyError):
     """A run directory holds another run's settings, or another process is writing it."""
 
 
+class RunNotWritable(CertifyError, OSError):
+    """A run directory cannot be written: disk full, read-only, or not a local disk."""
+
+
 class CorruptRun(CertifyError):
     """A run directory's content does not agree with its own hashes or schema."""
 

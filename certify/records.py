@@ -69,6 +69,8 @@ class Record:
         row["status"] = str(self.status)
         row["counts"] = list(self.counts)
         row["details"] = dict(self.details)
+        if math.isinf(self.radius_upper):  # p_upper = 1 bounds nothing, and JSON has no infinity
+            row["radius_upper"] = None
         return row
 
     @classmethod
@@ -77,6 +79,8 @@ class Record:
         values = {k: v for k, v in row.items() if k in known}
         values["status"] = Status(values["status"])
         values["counts"] = tuple(values.get("counts", ()))
+        if values.get("radius_upper", 0.0) is None:
+            values["radius_upper"] = math.inf
         return cls(**values)
 
 
@@ -162,7 +166,7 @@ class Run(Sequence[Record]):
 
         rows = []
         for rec in self.records:
-            row = rec.to_json() | {"correct": rec.correct}
+            row = rec.to_json() | {"radius_upper": rec.radius_upper, "correct": rec.correct}
             del row["counts"], row["details"]
             rows.append(row)
         return pd.DataFrame(rows)
