@@ -35,17 +35,17 @@ from certify.store_schema import create, seal
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Store", "StoredRun", "open_run", "read_run", "records_digest"]
+__all__ = ["RunStore", "StoredRun", "open_run", "read_run", "records_digest"]
 
 
-def open_run(path: str | os.PathLike[str], settings: Mapping[str, Any], guarantee: str) -> Store:
+def open_run(path: str | os.PathLike[str], settings: Mapping[str, Any], guarantee: str) -> RunStore:
     """Create the run directory ``path``, or resume the run that is in it.
 
     Raises RunConflict when the directory holds a run with other binding settings or
     another process is writing it, CorruptRun when its content fails its own hashes,
     RunNotWritable when the place cannot be written. Use as a context manager.
     """
-    return Store(Path(path), settings, guarantee)
+    return RunStore(Path(path), settings, guarantee)
 
 
 def records_digest(records: Iterable[Record]) -> str:
@@ -56,8 +56,12 @@ def records_digest(records: Iterable[Record]) -> str:
     return hasher.hexdigest()
 
 
-class Store:
-    """The one writer of a run directory. Made by ``open_run``."""
+class RunStore:
+    """The one writer of a run directory. Made by ``open_run``.
+
+    As a context manager it writes the evidence files on the way out (``finish``), unless
+    an exception is passing: an interrupted run is resumed, not presented.
+    """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], guarantee: str) -> None:
         binding, recorded = run_settings.split(settings)
@@ -99,11 +103,15 @@ class Store:
             raise
         return db
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> RunStore:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.finish()
+        finally:
+            self.close()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -113,7 +121,7 @@ class Store:
         return index in self._known and index not in self._failed
 
     def add(self, record: Record) -> None:
-        """Store one record durably.
+        """RunStore one record durably.
 
         The same result again is accepted silently. Raises RunConflict for a second,
         different result of the same input: noise is keyed, so it means that something
@@ -160,7 +168,7 @@ class Store:
         return hasher.hexdigest()
 
     def put_document(self, name: str, body: Any) -> None:
-        """Store a JSON document (a bounds table, a ledger) under ``name``, replacing the one before."""
+        """RunStore a JSON document (a bounds table, a ledger) under ``name``, replacing the one before."""
         text = canonical(body, strict=False)
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", (name, text, sha256_text(text)))
@@ -171,7 +179,7 @@ class Store:
             return read_rows(self._db, self.path).documents.get(name)
 
     def add_attack(self, payload: Mapping[str, Any]) -> None:
-        """Store one attack outcome under (index, smoothed, norm, eps).
+        """RunStore one attack outcome under (index, smoothed, norm, eps).
 
         An attack is a search, and searches may be repeated: of two outcomes the one that
         says more against the model is kept, so a counterexample is never overwritten.
@@ -190,11 +198,12 @@ class Store:
             return read_rows(self._db, self.path).attacks
 
     def put_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Store arrays as ``NAME.npz``. Its hash is promised first, so a kill in between is no corruption."""
+        """RunStore arrays as ``NAME.npz``. Its hash is promised first, so a kill in between is no corruption."""
         import numpy as np
 
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{k: np.asarray(v) for k, v in arrays.items()})
+        named: dict[str, Any] = {k: np.asarray(v) for k, v in arrays.items()}
+        np.savez_compressed(buffer, **named)
         digest = hashlib.sha256(buffer.getvalue()).hexdigest()
         with self._transaction() as db:
             db.execute(
