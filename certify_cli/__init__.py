@@ -1,1 +1,1 @@
-
+"""The ``certify`` command: one verb, one file; nothing heavy is imported before a verb runs."""

@@ -1,0 +1,48 @@
+# make demo   train, certify, attack, bound, compare and report, from nothing
+# make test   the test suite (< 10 minutes on two cores)
+# Everything runs in .venv, which `make env` creates under constraints.txt.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: env demo test test-slow soak lint format bench clean
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,notebooks,ray]'
+	# Without their dependencies: torchattacks asks for a years-old requests and a torchvision
+	# that it never imports, and would replace torch by another build.
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps torchattacks pyautoattack
+	touch $(STAMP)
+
+demo: env
+	$(BIN)/certify demo
+
+test: env
+	$(BIN)/python -m pytest
+
+test-slow: env
+	$(BIN)/python -m pytest -m "slow and not gpu and not browser"
+
+soak: env
+	$(BIN)/python -m pytest -m soak --timeout 3600
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: env
+	$(BIN)/python benchmarks/certify_cost.py --small
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,157 @@
+"""The base classifier as a fixed function of one input, evaluated in batches.
+
+What is certified is the class the model returns for an input *alone*. A batch is only a faster
+way to learn it: floating-point kernels may round differently for other batch shapes, so a row
+whose two best logits lie closer than the measured difference between the two is evaluated again
+by itself. Votes therefore do not depend on batch size, packing or position.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from certify.contract import check_model, check_output
+from certify.errors import InvalidSetting, NondeterministicModel
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
+
+#: A row is re-evaluated alone when its margin is below SAFETY times the largest difference
+#: between batched and single evaluation seen in the probe (or the floor, if that is larger).
+SAFETY = 64.0
+_FLOOR = {"fp32": 2.0**-18, "bf16": 2.0**-7, "fp64": 2.0**-44}
+#: Above this relative difference the model is not the same function in a batch at all.
+_LIMIT = {"fp32": 2.0**-10, "bf16": 2.0**-4, "fp64": 2.0**-20}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the determinism probe measured, relative to the largest logit of each row."""
+
+    difference: float
+    tolerance: float
+    samples: int
+    batch_sizes: tuple[int, ...]
+
+
+class BaseClassifier:
+    """Votes of a model that maps ``(batch, *shape)`` to ``(batch, num_classes)`` scores.
+
+    ``model`` is an nn.Module in eval mode or any callable. A module that has to change device,
+    dtype or memory layout is copied first; the caller's own is never touched. Raises
+    InvalidModel (training mode, bad weights, wrong output) and InvalidSetting.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        *,
+        num_classes: int,
+        device: torch.device | str | None = None,
+        dtype: str = "fp32",
+        compiled: bool = False,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise InvalidSetting(
+                f"dtype {dtype!r} is unknown",
+                why=f"the model runs in one of {', '.join(DTYPES)}",
+                remedy="use --dtype fp32",
+            )
+        check_model(model)
+        self.num_classes = num_classes
+        self.dtype = dtype
+        self.compiled = compiled
+        self.device = torch.device(device) if device is not None else _device_of(model)
+        self.model = _placed(model, self.device, DTYPES[dtype])
+        self._forward = torch.compile(self.model) if compiled else self.model
+        self.tolerance = _FLOOR[dtype]
+        self.alone = 0
+
+    def logits(self, batch: Tensor) -> Tensor:
+        """Raw scores of a batch on this classifier's device, float32 or wider."""
+        return self._run(self._forward, batch)
+
+    def votes(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Class of every row (``num_classes`` where a logit is not finite) and a doubt mask.
+
+        Rows in doubt are too close to call from a batch; ask ``vote_alone`` for each.
+        """
+        out = self.logits(batch)
+        top = out.topk(2, dim=1)
+        finite = out.isfinite().all(dim=1)
+        margin = top.values[:, 0] - top.values[:, 1]
+        doubt = finite & (margin <= self.tolerance * out.abs().amax(dim=1))
+        return torch.where(finite, top.indices[:, 0], self.num_classes), doubt
+
+    def vote_alone(self, x: Tensor) -> int:
+        """The class of one input ``(1, *shape)``, which is the definition of the classifier."""
+        self.alone += 1
+        out = self._run(self.model, x)
+        return int(out[0].argmax()) if bool(out.isfinite().all()) else self.num_classes
+
+    def probe(self, samples: Tensor, batch_sizes: tuple[int, ...]) -> Probe:
+        """Compare batches against single evaluations on real noisy samples; set the tolerance.
+
+        Rows are also permuted and repeated. Raises NondeterministicModel where the same batch
+        gives two answers or where batch mates change a row by more than rounding can explain.
+        """
+        single = torch.cat([self._run(self.model, row[None]) for row in samples])
+        scale = single.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(single.dtype).tiny)
+        order = torch.arange(len(samples) - 1, -1, -1, device=samples.device)
+        worst = 0.0
+        for size in batch_sizes:
+            for rows in (None, order):
+                batch = samples if rows is None else samples[rows]
+                first, again = self._in_batches(batch, size), self._in_batches(batch, size)
+                if not torch.equal(first.nan_to_num(), again.nan_to_num()):
+                    raise NondeterministicModel(
+                        "the model gives two answers for the same batch",
+                        why="a certificate needs a fixed function; something draws random numbers "
+                        "or keeps state between calls",
+                        remedy="put the model in eval mode and remove sampling from its forward pass",
+                    )
+                expected = single if rows is None else single[rows]
+                gap = ((first - expected).abs() / (scale if rows is None else scale[rows])).nan_to_num()
+                worst = max(worst, float(gap.max()))
+        if worst > _LIMIT[self.dtype]:
+            raise NondeterministicModel(
+                f"the model's scores change by {worst:.1e} (relative) with the rest of the batch",
+                why="each input must be classified independently of its batch mates",
+                remedy="use evaluation-mode normalisation; no statistics may be taken over the batch",
+            )
+        self.tolerance = max(_FLOOR[self.dtype], SAFETY * worst)
+        return Probe(worst, self.tolerance, len(samples), batch_sizes)
+
+    def _in_batches(self, samples: Tensor, size: int) -> Tensor:
+        reps = -(-size // len(samples))
+        if size >= len(samples):
+            batch = samples.repeat(reps, *[1] * (samples.dim() - 1))[:size]
+            return self.logits(batch)[: len(samples)]
+        return torch.cat([self.logits(part) for part in samples.split(size)])
+
+    def _run(self, forward: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+        with torch.inference_mode():
+            out = forward(batch.to(DTYPES[self.dtype]))
+            check_output(out, batch=len(batch), num_classes=self.num_classes)
+            return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
+
+
+def _device_of(model: Any) -> torch.device:
+    if isinstance(model, nn.Module):
+        for tensor in [*model.parameters(), *model.buffers()]:
+            return tensor.device
+    return torch.device("cpu")
+
+
+def _placed(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """The model on ``device`` in ``dtype``: itself if it already is, else a copy."""
+    if not isinstance(model, nn.Module):
+        return model
+    tensors = [*model.parameters(), *model.buffers()]
+    fits = all(t.device == device and (t.dtype == dtype or not t.is_floating_point()) for t in tensors)
+    return model if fits else copy.deepcopy(model).to(device=device, dtype=dtype)

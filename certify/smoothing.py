@@ -1,0 +1,313 @@
+"""The smoothed classifier: sample it, certify it, predict with it.
+
+J. Cohen, E. Rosenfeld, J. Z. Kolter, "Certified Adversarial Robustness via Randomized
+Smoothing", ICML 2019. The smoothed classifier returns the class the base classifier is most
+likely to return under noise; a confidence bound on that probability proves a radius.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from certify.bounds import check_alpha
+from certify.classifier import BaseClassifier, Probe
+from certify.contract import check_inputs
+from certify.engine import Request, Sampler, drive
+from certify.errors import InvalidSetting
+from certify.noise import Noise, make_noise
+from certify.procedures import Outcome, Procedure, make_procedure
+from certify.radii import radius_down
+from certify.records import Record, Run, Status
+from certify.store import RunStore, open_run
+from certify.tuning import choose_batch_size
+
+PURPOSES = {"certify": 0, "predict": 1, "replay": 2}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The smoothed class at one point, or None where the test could not tell.
+
+    Claim (Cohen et al. 2019, Prop. 2): a returned label is wrong with probability <= alpha.
+    """
+
+    label: int | None
+    counts: tuple[int, ...]
+    p_value: float
+    samples: int
+
+
+class Smoothed:
+    """A base classifier averaged over noise of standard deviation ``sigma``.
+
+    ``model``: any nn.Module in eval mode or callable, ``(batch, *shape) -> (batch, num_classes)``.
+    ``noise``: "lattice" (default; integers on the input grid, sound on real computers) or
+    "gaussian" (floating point, a certificate in exact arithmetic only); further laws are listed
+    in ``certify.noise``. ``grid``: the step of the input lattice (1/255 for 8-bit images).
+    ``bounds``: the declared input range, None for unbounded. What is not given is read from the
+    model's checkpoint header where it has one. ``batch_size`` only affects speed.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        sigma: float | Tensor,
+        *,
+        num_classes: int | None = None,
+        noise: str = "lattice",
+        grid: float | None = None,
+        bounds: tuple[float, float] | str | None = "header",
+        batch_size: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: str = "fp32",
+        compiled: bool = False,
+    ) -> None:
+        header = getattr(model, "certify_header", None)
+        self.sigma = _check_sigma(sigma)
+        self.num_classes = _check_classes(num_classes, header)
+        if bounds == "header":
+            bounds = (header.low, header.high) if header is not None else (0.0, 1.0)
+        self.bounds = bounds
+        self.grid = grid if grid is not None else (header.grid if header is not None else 1 / 255)
+        self.noise: Noise = make_noise(noise, sigma=self.sigma, grid=self.grid, bounds=bounds)
+        self.model = model
+        self.header = header
+        self.classifier = BaseClassifier(
+            model, num_classes=self.num_classes, device=device, dtype=dtype, compiled=compiled
+        )
+        self.device = self.classifier.device
+        self.batch_size = _check_batch_size(batch_size)
+        self.probe: Probe | None = None
+
+    # -- certificates -----------------------------------------------------------------------
+
+    def certify(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        ids: Sequence[int] | None = None,
+        alpha: float = 1e-3,
+        mode: str = "radius",
+        n_max: int = 100_000,
+        seed: int = 0,
+        store: RunStore | str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        on_record: Callable[[Record], None] | None = None,
+        on_samples: Callable[[int], None] | None = None,
+        **options: Any,
+    ) -> Run:
+        """Certify every row of ``x`` (n, *shape); each certificate is wrong with probability <= alpha.
+
+        ``mode`` "radius" (a real-valued radius; option ``slack``), "grid" (largest certified
+        multiple of ``step``), "decide" (is the radius >= ``radius``?), "fixed" (Cohen's procedure
+        with ``n0`` and ``n``). ``ids`` name the inputs and key their noise (default 0, 1, ...).
+        ``store`` is a run directory: records are written as they are proved, and inputs already
+        there are not sampled again. ``seed`` is any integer 0 <= seed < 2**128.
+        """
+        x, y = check_inputs(x, y, bounds=self.bounds, num_classes=self.num_classes)
+        ids = _check_ids(ids, len(x))
+        procedure = make_procedure(
+            mode, alpha=check_alpha(alpha), sigma=self.sigma_scale, n_max=n_max, tv=self._tv(x), **options
+        )
+        described = self.settings(x, procedure=procedure, alpha=alpha, mode=mode, seed=seed)
+        described |= dict(settings or {})
+        guarantee = self.guarantee(procedure, alpha)
+        if isinstance(store, str) or hasattr(store, "__fspath__"):
+            with open_run(store, described, guarantee) as opened:
+                return self._certify(
+                    x, y, ids, procedure, described, guarantee, opened, seed, on_record, on_samples
+                )
+        return self._certify(x, y, ids, procedure, described, guarantee, store, seed, on_record, on_samples)
+
+    def _certify(self, x, y, ids, procedure, settings, guarantee, store, seed, on_record, on_samples) -> Run:
+        place = {id: i for i, id in enumerate(ids)}
+        todo = [i for i, id in enumerate(ids) if store is None or not store.has(id)]
+        records: list[Record] = []
+        if todo:
+            prepared = ((ids[i], self.noise.prepare(x[i], device=self.device)) for i in todo)
+            sampler = self._sampler(x[todo[:8]], seed=seed, purpose="certify")
+            for id, outcome, seconds in drive(sampler, procedure, prepared, on_samples=on_samples):
+                target = None if y is None else int(y[place[id]])
+                record = self._record(id, target, outcome, seconds)
+                if store is not None:
+                    store.add(record)
+                records.append(record)
+                if on_record is not None:
+                    on_record(record)
+        if store is not None:
+            return store.run()
+        return Run(sorted(records, key=lambda r: place[r.index]), settings, guarantee)
+
+    def _record(self, id: int, target: int | None, outcome: Outcome, seconds: float) -> Record:
+        certified = outcome.status is Status.CERTIFIED
+        return Record(
+            index=id,
+            status=outcome.status,
+            label=outcome.label,
+            target=target,
+            radius=outcome.radius(self.sigma_scale) if certified else 0.0,
+            radius_upper=radius_down(outcome.p_upper, self.sigma_scale),
+            p_lower=outcome.p_lower,
+            p_upper=outcome.p_upper,
+            pb_lower=outcome.pb_lower,
+            pb_upper=outcome.pb_upper,
+            samples=outcome.samples,
+            counts=outcome.counts,
+            seconds=seconds,
+            details=outcome.details,
+        )
+
+    # -- prediction and samples -------------------------------------------------------------
+
+    def predict(
+        self, x: Any, *, n: int = 1000, alpha: float = 1e-3, seed: int, ids: Sequence[int] | None = None
+    ) -> list[Prediction]:
+        """The smoothed class of every row of ``x`` by a two-sided binomial test at level alpha.
+
+        Fresh noise for every (seed, id), apart from the noise of ``certify``. For lattice noise
+        ``x`` must lie on the grid: see ``to_grid``.
+        """
+        x, _ = check_inputs(x, None, bounds=self.bounds, num_classes=self.num_classes)
+        alpha = check_alpha(alpha)
+        ids = _check_ids(ids, len(x))
+        sampler = self._sampler(x[:8], seed=seed, purpose="predict")
+        bases = [self.noise.prepare(row, device=self.device) for row in x]
+        counts = sampler.counts([Request(i, b, 0, n) for i, b in zip(ids, bases, strict=True)])
+        return [_prediction(row, n, alpha) for row in counts]
+
+    def noisy(self, x: Tensor, count: int, *, seed: int, id: int, start: int = 0) -> Tensor:
+        """Exactly the noisy copies ``start .. start + count`` that ``certify`` would classify."""
+        base = self.noise.prepare(x, device=self.device)
+        out = torch.empty(count, *x.shape, dtype=torch.float32, device=self.device)
+        self.noise.fill(out, bases=[base], ids=[id], starts=[start], counts=[count], seed=seed)
+        return out
+
+    def to_grid(self, x: Tensor) -> Tensor:
+        """``x`` moved to the nearest point the certificate speaks about (clipped to the range)."""
+        if self.bounds is not None:
+            x = x.clamp(*self.bounds)
+        return self.noise.snap(x)
+
+    # -- what is written down ---------------------------------------------------------------
+
+    @property
+    def sigma_scale(self) -> float:
+        """The factor that turns Phi^-1(p) into an l2 radius: sigma itself when it is isotropic."""
+        return float(np.min(np.asarray(self.sigma)))
+
+    def settings(self, x: Tensor, *, procedure: Procedure, alpha: float, mode: str, seed: int) -> dict:
+        """Everything that determines the records, as JSON types."""
+        shape = list(x.shape[1:])
+        return {
+            "format_version": 1,
+            "sigma": self.sigma_scale,
+            "diffusion_sigma": self.sigma_scale / 2**0.5,
+            "noise": self.noise.settings(),
+            "grid": self.grid if self.noise.name == "lattice" else None,
+            "bounds": None if self.bounds is None else list(self.bounds),
+            "scores": "votes",
+            "norm": "2",
+            "alpha": float(alpha),
+            "mode": mode,
+            "mode_options": procedure.settings(),
+            "seed": str(seed),
+            "dtype": self.classifier.dtype,
+            "compiled": self.classifier.compiled,
+            "num_classes": self.num_classes,
+            "input_shape": shape,
+            "dim": int(np.prod(shape)),
+            "device": self.device.type,
+        }
+
+    def guarantee(self, procedure: Procedure, alpha: float) -> str:
+        """The certificate in one paragraph: what holds, where, and with which probability."""
+        where = (
+            f"all points of the input grid (step {self.grid:.6g})"
+            if self.noise.name == "lattice"
+            else "all points, in exact arithmetic only: rounding in the addition of noise is not covered,"
+        )
+        return (
+            f"For each input separately, with probability at least {1 - alpha:g} over the sampler's random "
+            f"bits, the smoothed classifier of this model (sigma = {self.sigma_scale:g}, {self.noise.label}, "
+            f"{self.classifier.dtype}) returns the certified class at {where} within the certified l2 "
+            f"distance. {procedure.guarantee()}"
+        )
+
+    def _sampler(self, examples: Tensor, *, seed: int, purpose: str) -> Sampler:
+        keyed = self.noise.for_purpose(PURPOSES[purpose])
+        shape = tuple(examples.shape[1:])
+        size = self.batch_size or choose_batch_size(self.classifier, self.noise, examples)
+        self.batch_size = size
+        if self.probe is None:
+            rows = torch.cat([self.noisy(row, 4, seed=seed, id=0) for row in examples])
+            self.probe = self.classifier.probe(rows, tuple(sorted({7, 32, size})))
+        return Sampler(self.classifier, keyed, seed=seed, shape=shape, batch_size=size)
+
+    def _tv(self, x: Tensor) -> float:
+        return self.noise.tv(int(np.prod(x.shape[1:])))
+
+
+def _prediction(row: np.ndarray, n: int, alpha: float) -> Prediction:
+    order = np.argsort(row[:-1], kind="stable")[::-1]
+    top, second = int(row[order[0]]), int(row[order[1]])
+    # Samples without a class count as the runner-up: they can only make the test abstain.
+    second += int(row[-1])
+    p_value = float(stats.binomtest(top, top + second, 0.5).pvalue) if top > second else 1.0
+    label = int(order[0]) if p_value <= alpha else None
+    return Prediction(label, tuple(int(c) for c in row[:-1]), p_value, n)
+
+
+def _check_sigma(sigma: Any) -> Any:
+    values = np.asarray(sigma, dtype=np.float64)
+    if values.size == 0 or not (np.isfinite(values).all() and (values > 0).all()):
+        raise InvalidSetting(
+            f"sigma = {sigma!r} cannot be used",
+            why="sigma is the standard deviation of the noise: a finite number > 0",
+            remedy="use the sigma the model was trained with, such as 0.25",
+        )
+    return float(values) if values.ndim == 0 else values
+
+
+def _check_classes(num_classes: int | None, header: Any) -> int:
+    declared = header.num_classes if header is not None else None
+    if num_classes is None:
+        num_classes = declared
+    if num_classes is None or int(num_classes) != num_classes or num_classes < 2:
+        raise InvalidSetting(
+            f"num_classes = {num_classes!r} cannot be used",
+            why="votes are counted per class: the number of classes must be known and at least 2",
+            remedy="pass num_classes=10 (the width of the model's output)",
+        )
+    return int(num_classes)
+
+
+def _check_batch_size(size: int | None) -> int | None:
+    if size is not None and (int(size) != size or size < 1):
+        raise InvalidSetting(
+            f"batch size {size!r} cannot be used",
+            why="a batch holds at least one sample",
+            remedy="leave it out to have it tuned, or give a whole number such as 200",
+        )
+    return size
+
+
+def _check_ids(ids: Sequence[int] | None, n: int) -> list[int]:
+    values = list(range(n)) if ids is None else [int(i) for i in ids]
+    if len(values) != n or len(set(values)) != n or any(not 0 <= i < 2**63 for i in values):
+        raise InvalidSetting(
+            "the input ids cannot be used",
+            why=f"each of the {n} inputs needs its own id in [0, 2**63): the id keys its noise",
+            remedy="pass one distinct non-negative integer per input, such as its index in the data set",
+        )
+    return values
+
+
+__all__ = ["Prediction", "Smoothed"]

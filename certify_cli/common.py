@@ -1,0 +1,200 @@
+"""What every verb shares: options, error exits, opening checkpoints and data, printing results."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from certify.data import Dataset
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Model = Annotated[
+    Path, typer.Option("--model", "-m", help="Checkpoint file (.pt or .safetensors).", show_default=False)
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="Data set name or .npz file. Default: the one in the checkpoint's header."),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root", help="Folder of the data sets. Default: $CERTIFY_DATA, then ~/.cache/certify."
+    ),
+]
+Split = Annotated[str, typer.Option("--split", help="Split of the data set.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N inputs.")]
+Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out the first K inputs.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the run; any whole number.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+Arch = Annotated[
+    str | None,
+    typer.Option("--arch", help="Architecture of a bare state dict: a name, or module:factory."),
+]
+ArchArgs = Annotated[
+    str | None,
+    typer.Option("--arch-args", help="JSON object of arguments for --arch, such as '{\"width\": 64}'."),
+]
+RunDir = Annotated[Path, typer.Argument(help="Run directory, such as runs/demo.", show_default=False)]
+
+
+def guarded(verb: Callable[P, R]) -> Callable[P, R]:
+    """Turn a known error into its message on stderr and its exit code."""
+
+    @functools.wraps(verb)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        from certify.errors import CertifyError
+
+        try:
+            return verb(*args, **kwargs)
+        except CertifyError as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+    return run
+
+
+def pick_device(name: str) -> str:
+    """``auto`` becomes cuda where there is one; cuda without a GPU is an error."""
+    import torch
+
+    from certify.errors import InvalidSetting
+
+    found = torch.cuda.is_available()
+    if name == "auto":
+        return "cuda" if found else "cpu"
+    if name.split(":")[0] not in ("cpu", "cuda"):
+        raise InvalidSetting(
+            f"device {name!r} is unknown", why="a model runs on cpu or cuda", remedy="use --device auto"
+        )
+    if name.startswith("cuda") and not found:
+        raise InvalidSetting(
+            f"device {name!r} is not available",
+            why="this torch build sees no CUDA device",
+            remedy="use --device cpu, or install a CUDA build of torch on a machine with a GPU",
+        )
+    return name
+
+
+def json_object(text: str | None, option: str) -> dict[str, Any]:
+    """The JSON object given to ``option``, or an error that shows the form."""
+    from certify.errors import InvalidSetting
+
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        value = error
+    if not isinstance(value, dict):
+        raise InvalidSetting(
+            f"{option} {text!r} is not a JSON object",
+            why=str(value) if isinstance(value, Exception) else f"it is a {type(value).__name__}",
+            remedy=f"""write it like {option} '{{"width": 64}}'""",
+        )
+    return value
+
+
+def open_data(
+    header: Any,
+    name: str | None,
+    *,
+    split: str,
+    root: Path | None,
+    limit: int | None,
+    skip: int,
+    download: bool = False,
+) -> Dataset:
+    """The data set asked for, or the one the checkpoint's header names; its shape must fit the model."""
+    from certify import data
+    from certify.errors import InvalidInput, InvalidSetting
+
+    if name is None:
+        name = header.dataset.get("name") if header is not None else None
+    if name is None:
+        raise InvalidSetting(
+            "no data set given",
+            why="the checkpoint's header names none",
+            remedy="add --data NAME or --data FILE.npz",
+        )
+    found = data.load(name, split=split, root=root, limit=limit, skip=skip, download=download)
+    if header is not None and tuple(found.x.shape[1:]) != tuple(header.input_shape):
+        raise InvalidInput(
+            f"data set {name!r} does not fit the model",
+            why=f"its inputs are {tuple(found.x.shape[1:])}, the model takes {tuple(header.input_shape)}",
+            remedy="use the data set the model was trained on, or another checkpoint",
+        )
+    return found
+
+
+def run_directory(run: Path):
+    """A stored run, or an error that says what a run directory is."""
+    from certify.errors import UnreadableFile
+    from certify.store import read_run
+
+    if not (run / "records.sqlite").is_file():
+        raise UnreadableFile(
+            f"{run} is not a run directory",
+            why="it holds no records.sqlite",
+            remedy="give the directory that `certify radius` wrote (its --out, or the path it printed)",
+        )
+    return read_run(run)
+
+
+def tables():
+    """The console for results (stdout)."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@contextmanager
+def progress(description: str, total: int | None):
+    """A progress bar on stderr with rate and time left; yields ``advance(n, **fields)``.
+
+    Shown only where stderr is a terminal: logs stay readable.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=total, note="")
+
+        def advance(n: float = 1, *, note: str | None = None) -> None:
+            bar.update(task, advance=n, **({} if note is None else {"note": note}))
+
+        yield advance
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    print(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def command_line() -> str:
+    """The command as typed, to be stored with the run."""
+    import shlex
+
+    return shlex.join(["certify", *sys.argv[1:]])

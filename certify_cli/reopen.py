@@ -1,0 +1,105 @@
+"""From a run directory back to the model, the data and the smoothed classifier it speaks about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from certify_cli import common
+
+if TYPE_CHECKING:
+    from certify import Smoothed
+    from certify.data import Dataset
+    from certify.store import StoredRun
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """A stored run beside the very model (same weights, by digest) and the inputs it certified."""
+
+    stored: StoredRun
+    smoothed: Smoothed
+    dataset: Dataset
+
+
+def reopen(
+    run: Path,
+    *,
+    model: Path | None = None,
+    data_root: Path | None = None,
+    device: str = "auto",
+    limit: int | None = None,
+) -> Reopened:
+    """Open a run again. Raises EvidenceFails when the checkpoint is not the certified one."""
+    import certify
+    from certify.checkpoints import tensor_digest
+    from certify.errors import EvidenceFails
+
+    stored = common.run_directory(run)
+    described = stored.settings["model"]
+    path = model or Path(described["path_name"])
+    network = certify.load(path, device=common.pick_device(device), **_architecture(path, described))
+    digest = tensor_digest(network.state_dict())
+    if digest != described["digest"]:
+        raise EvidenceFails(
+            f"{path} is not the model that {run} certified",
+            why=f"its weights hash to {digest[:16]}..., the run's to {described['digest'][:16]}...",
+            remedy="give the certified checkpoint with --model, or certify this one into another directory",
+        )
+    dataset = _certified_part(stored, data_root, limit)
+    return Reopened(stored, smoothed_like(stored, network, dataset), dataset)
+
+
+def smoothed_like(stored: StoredRun, network: Any, dataset: Dataset) -> Smoothed:
+    """The smoothed classifier with exactly the run's settings."""
+    import certify
+
+    settings = stored.settings
+    return certify.Smoothed(
+        network,
+        settings["sigma"],
+        num_classes=settings["num_classes"],
+        noise=settings["noise"]["name"],
+        grid=settings["grid"],
+        bounds=None if settings["bounds"] is None else tuple(settings["bounds"]),
+        dtype=settings["dtype"],
+        compiled=settings["compiled"],
+    )
+
+
+def _architecture(path: Path, described: dict[str, Any]) -> dict[str, Any]:
+    """For a bare state dict: the architecture that the run wrote down."""
+    from certify.errors import CertifyError
+
+    try:
+        from certify.checkpoints import read
+
+        read(path)
+    except CertifyError:
+        if described.get("architecture"):
+            return {"arch": described["architecture"], "arguments": described.get("arguments") or {}}
+    return {}
+
+
+def _certified_part(stored: StoredRun, root: Path | None, limit: int | None) -> Dataset:
+    """The data set's rows that the run has records of, in record order."""
+    from dataclasses import replace
+
+    import torch
+
+    from certify import data
+    from certify.errors import DataNotFound
+
+    described = stored.settings["data"]
+    whole = data.load(described.get("path") or described["name"], split=described["split"], root=root)
+    wanted = [r.index for r in stored.run][:limit]
+    place = {int(id): i for i, id in enumerate(whole.ids)}
+    if missing := [i for i in wanted if i not in place]:
+        raise DataNotFound(
+            f"input {missing[0]} of the run is not in {described['name']} ({described['split']})",
+            why="the data set on this machine is not the one that was certified",
+            remedy="point --data-root at the folder the run was made with",
+        )
+    rows = torch.tensor([place[i] for i in wanted], dtype=torch.int64)
+    return replace(whole, x=whole.x[rows], y=whole.y[rows], ids=whole.ids[rows])
