@@ -27,6 +27,8 @@ CSV_COLUMNS = (
 #: Decimals in the CSV: finer than any radius means anything, coarser than a double.
 DECIMALS = Decimal("1e-12")
 
+_EXACT = Context(prec=400)  # digits enough for any double with its twelve decimals
+
 
 def export(run: Run, to: str) -> str:
     """The run as text; ``to`` is "csv", "json" or "locuslab". Raises InvalidSetting otherwise."""
@@ -125,7 +127,7 @@ def three_digits(value: float) -> str:
 def _rounded(value: float, step: Decimal, rounding: str) -> str:
     if not math.isfinite(value):
         return str(float(value))
-    text = f"{Decimal(value).quantize(step, rounding=rounding):f}"
+    text = f"{Decimal(value).quantize(step, rounding=rounding, context=_EXACT):f}"
     return text.rstrip("0").rstrip(".") or "0" if "." in text else text
 
 

@@ -121,7 +121,7 @@ class RunStore:
         return index in self._known and index not in self._failed
 
     def add(self, record: Record) -> None:
-        """RunStore one record durably.
+        """Store one record durably.
 
         The same result again is accepted silently. Raises RunConflict for a second,
         different result of the same input: noise is keyed, so it means that something
@@ -168,7 +168,7 @@ class RunStore:
         return hasher.hexdigest()
 
     def put_document(self, name: str, body: Any) -> None:
-        """RunStore a JSON document (a bounds table, a ledger) under ``name``, replacing the one before."""
+        """Store a JSON document (a bounds table, a ledger) under ``name``, replacing the one before."""
         text = canonical(body, strict=False)
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", (name, text, sha256_text(text)))
@@ -179,7 +179,7 @@ class RunStore:
             return read_rows(self._db, self.path).documents.get(name)
 
     def add_attack(self, payload: Mapping[str, Any]) -> None:
-        """RunStore one attack outcome under (index, smoothed, norm, eps).
+        """Store one attack outcome under (index, smoothed, norm, eps).
 
         An attack is a search, and searches may be repeated: of two outcomes the one that
         says more against the model is kept, so a counterexample is never overwritten.
@@ -198,7 +198,7 @@ class RunStore:
             return read_rows(self._db, self.path).attacks
 
     def put_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """RunStore arrays as ``NAME.npz``. Its hash is promised first, so a kill in between is no corruption."""
+        """Store arrays as ``NAME.npz``; its hash is promised first, so a kill in between does no harm."""
         import numpy as np
 
         buffer = io.BytesIO()

@@ -107,7 +107,7 @@ def read_rows(db: sqlite3.Connection, path: Path) -> Rows:
             why=f"its format is {version}, this release reads up to {FORMAT}",
             remedy="upgrade certify-robustness",
         )
-    runs = db.execute("SELECT id, binding, guarantee, sha256, format FROM run").fetchall()
+    runs = _all(db, "SELECT id, binding, guarantee, sha256, format FROM run")
     if len(runs) != 1:
         _corrupt(path, f"it has {len(runs)} settings rows instead of one")
     run, binding_text, guarantee, digest, _ = runs[0]
@@ -120,23 +120,23 @@ def read_rows(db: sqlite3.Connection, path: Path) -> Rows:
         guarantee=guarantee,
         sessions=[
             _body(path, f"session {n}", body, sha)
-            for n, body, sha in db.execute("SELECT number, body, sha256 FROM sessions ORDER BY number")
+            for n, body, sha in _all(db, "SELECT number, body, sha256 FROM sessions ORDER BY number")
         ],
         records=[
             _record(path, run, *row)
-            for row in db.execute(
-                "SELECT run, idx, record, seconds, sha256, seal FROM records ORDER BY run, idx"
+            for row in _all(
+                db, "SELECT run, idx, record, seconds, sha256, seal FROM records ORDER BY run, idx"
             )
         ],
         documents={
             name: _body(path, f"document {name}", body, sha)
-            for name, body, sha in db.execute("SELECT name, body, sha256 FROM documents ORDER BY name")
+            for name, body, sha in _all(db, "SELECT name, body, sha256 FROM documents ORDER BY name")
         },
         attacks=[
             _body(path, f"attack {key}", body, sha)
-            for key, body, sha in db.execute("SELECT key, body, sha256 FROM attacks ORDER BY idx, key")
+            for key, body, sha in _all(db, "SELECT key, body, sha256 FROM attacks ORDER BY idx, key")
         ],
-        arrays={name: (sha, pending) for name, sha, pending in db.execute("SELECT * FROM arrays")},
+        arrays={name: (sha, pending) for name, sha, pending in _all(db, "SELECT * FROM arrays")},
     )
 
 
@@ -231,6 +231,11 @@ def _probe(file: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _all(db: sqlite3.Connection, query: str) -> list[Any]:
+    """All rows at once: a cursor kept alive by an error's traceback would keep the database locked."""
+    return db.execute(query).fetchall()
 
 
 def _record(path: Path, run: str, *row: Any) -> Record:
