@@ -1,0 +1,179 @@
+"""Reading ``.pt`` files: judged entry by entry first, then loaded with weights only.
+
+``torch.load(weights_only=True)`` keeps code from running, but believes what the file says about
+sizes. So the archive's entries and the pickle's tensors are compared with the bytes that exist, and only
+then is the file handed to torch. TorchScript and torch.export files contain programs; they are opened
+only by ``load_program``, on the user's explicit word.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from certify.errors import UntrustedFile
+from certify.pickle_plan import DTYPES, STORAGE_DTYPES, RefusedPickle, StoragePlan, TensorPlan, plan
+from certify.safe_files import inspect_zip, open_regular, refuse_unsafe_environment, unreadable, untrusted
+
+KIND = "PyTorch checkpoint"
+#: The pickle only names tensors; ten thousand of them take about 2 MB.
+MAX_PICKLE_BYTES = 2**26
+_RESAVE = (
+    "in an environment where you trust the file: "
+    "torch.save(model.state_dict(), path), or certify.checkpoints.save(path, model, header)"
+)
+
+
+def read_archive(path: Path) -> Any:
+    """The content of a weights-only ``.pt`` file: dictionaries, lists, numbers, text, tensors (on the CPU).
+
+    Raises UnreadableFile for missing, damaged or older formats; UntrustedFile when the file
+    contains programs, pickled objects, compressed entries, or tensors larger than its bytes.
+    """
+    refuse_unsafe_environment()
+    with open_regular(path, KIND) as file:
+        _judge(file, path)
+        file.seek(0)
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError, ValueError, KeyError, EOFError, OSError) as error:
+            raise unreadable(path, KIND, f"torch cannot read it ({_first_line(error)})") from error
+
+
+def program_kind(path: Path) -> str | None:
+    """ "TorchScript" or "torch.export program" when the file is an archive of that kind, else None."""
+    with open_regular(path, KIND) as file:
+        if file.read(4) != b"PK\x03\x04":
+            return None
+        try:
+            names = {name.partition("/")[2] or name for name in zipfile.ZipFile(file).namelist()}
+        except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError):
+            return None
+    if "archive_format" in names or any(
+        n.startswith(("models/", "serialized_exported_program")) for n in names
+    ):
+        return "torch.export program"
+    if "constants.pkl" in names or any(n.startswith("code/") for n in names):
+        return "TorchScript"
+    return None
+
+
+def load_program(path: Path, kind: str, device: torch.device | str) -> torch.nn.Module:
+    """Open a TorchScript or torch.export file. This can run any code it contains."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if kind == "TorchScript":
+                return torch.jit.load(str(path), map_location=device).eval()
+            module = torch.export.load(str(path)).module().to(device)
+            # Exported programs are fixed graphs: eval() is refused by torch, the flag means nothing.
+            for part in module.modules():
+                part.training = False
+            return module
+    except Exception as error:
+        raise unreadable(path, kind, f"torch cannot open it ({_first_line(error)})") from error
+
+
+def _judge(file: IO[bytes], path: Path) -> None:
+    magic = file.read(4)
+    if magic != b"PK\x03\x04":
+        older = magic[:2] in (b"\x80\x02", b"\x80\x04") or magic[:1] == b"\x80"
+        why = (
+            "it is a bare pickle (torch before 1.6, or torch.save with the old format), and pickles run code"
+        )
+        if older:
+            raise untrusted(path, why, f"write it again in the current format {_RESAVE}")
+        raise unreadable(path, KIND, f"it starts with the bytes {magic.hex()}, not with those of an archive")
+    archive = inspect_zip(file, path, KIND)
+    entries = {info.filename: info for info in archive.infolist()}
+    programs = [name for name in entries if name.endswith("data.pkl")]
+    if len(programs) != 1:
+        raise unreadable(path, KIND, f"its archive has {len(programs)} entries data.pkl, not one")
+    prefix = programs[0].removesuffix("data.pkl")
+    if (
+        not all(name.startswith(prefix) for name in entries)
+        or entries[programs[0]].file_size > MAX_PICKLE_BYTES
+    ):
+        raise untrusted(path, "its archive does not have the structure that torch.save writes")
+    try:
+        content = plan(archive.read(programs[0]))
+    except RefusedPickle as error:
+        raise untrusted(path, f"its pickle does more than describe tensors: {error}", _RESAVE) from error
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise unreadable(path, KIND, f"its entry data.pkl is damaged ({error})") from error
+    sizes = {name.removeprefix(f"{prefix}data/"): info.file_size for name, info in entries.items()}
+    _judge_tensors(list(_tensors(content)), sizes, path, os.fstat(file.fileno()).st_size)
+
+
+def _judge_tensors(
+    tensors: list[tuple[str, TensorPlan]], sizes: dict[str, int], path: Path, size: int
+) -> None:
+    seen, total = set(), 0
+    for name, tensor in tensors:
+        stored = sizes.get(tensor.storage.key)
+        if stored is None:
+            raise unreadable(path, KIND, f"the values of {name!r} are missing from its archive")
+        if _storage_bytes(tensor.storage) != stored:
+            raise untrusted(
+                path, f"{name!r} claims {_storage_bytes(tensor.storage)} bytes where {stored} are stored"
+            )
+        width = DTYPES[_dtype(tensor)]
+        count = math.prod(tensor.shape)
+        reach = (
+            tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True)) + 1
+        )
+        if count and (count * width > stored or reach * width > stored):
+            raise untrusted(
+                path,
+                f"{name!r} of shape {tensor.shape} and strides {tensor.strides} needs more values than the "
+                f"{stored // width} that are stored for it",
+                "if the file is your own, save copies: {k: v.clone().contiguous() for k, v in state.items()}",
+            )
+        if tensor not in seen:  # the same view twice is one tensor shared by two layers
+            seen.add(tensor)
+            total += count * width
+    if total > 2 * size:
+        raise untrusted(path, f"its tensors overlap: they would take {total} bytes from a file of {size}")
+
+
+def _storage_bytes(storage: StoragePlan) -> int:
+    return storage.count * (1 if storage.kind == "UntypedStorage" else DTYPES[STORAGE_DTYPES[storage.kind]])
+
+
+def _dtype(tensor: TensorPlan) -> str:
+    return tensor.dtype or STORAGE_DTYPES.get(tensor.storage.kind, "uint8")
+
+
+def _tensors(content: Any) -> Iterator[tuple[str, TensorPlan]]:
+    # Without recursion: a file may nest its containers deeper than Python's stack.
+    todo, visited = [("", content)], set()
+    while todo:
+        name, item = todo.pop()
+        if isinstance(item, TensorPlan):
+            yield name, item
+        elif isinstance(item, dict | list | tuple) and id(item) not in visited:
+            visited.add(id(item))
+            pairs = item.items() if isinstance(item, dict) else enumerate(item)
+            todo.extend((f"{key}", value) for key, value in pairs)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def refuse_program(path: Path, kind: str) -> UntrustedFile:
+    """The error for a file that is a program, opened without the user's word."""
+    return untrusted(
+        path,
+        f"it is a {kind}: loading one can run any code it contains",
+        "save the weights instead (certify.checkpoints.save), or pass trust_model_file=True "
+        "(--trust-model-file) if you trust whoever wrote it",
+    )
