@@ -1,1 +1,24 @@
+"""Reports of stored runs: tables, plots, HTML, LaTeX, model cards. Reads records only.
 
+``reports.build(run_directory)`` writes report.html (self-contained), table.tex, card.md and
+plots/*.svg. Names are resolved on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reports.report import ReportFiles as ReportFiles
+    from reports.report import build as build
+
+_HOME = {"build": "reports.report", "ReportFiles": "reports.report"}
+
+__all__ = ["ReportFiles", "build"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'reports' has no attribute {name!r}")

@@ -1,0 +1,265 @@
+"""One run, read once: the records, the attacks on them and what follows from both.
+
+Everything a report shows is derived here from stored evidence; nothing is certified, attacked
+or sampled again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from certify.bounds import binomial_interval
+from certify.records import Estimate, Record, Run, Status
+
+#: Confidence level of every interval over inputs (the certificates have their own alpha).
+LEVEL = 0.95
+
+#: How the norm of a threat or certificate is written.
+NORMS = {"2": "ℓ₂", "inf": "ℓ∞", "1": "ℓ₁"}
+
+
+@dataclass(frozen=True)
+class AttackGroup:
+    """The outcomes of one attack: one target (base or smoothed), norm, budget and preset."""
+
+    smoothed: bool
+    norm: str
+    eps: float | None
+    preset: str
+    outcomes: tuple[Mapping[str, Any], ...]
+
+    def number(self, status: str) -> int:
+        return sum(o["status"] == status for o in self.outcomes)
+
+    @property
+    def name(self) -> str:
+        threat = NORMS.get(self.norm, self.norm)
+        size = "smallest distance" if self.eps is None else f"≤ {self.eps:g}"
+        return f"{threat}, {size}"
+
+    @property
+    def target(self) -> str:
+        return "smoothed classifier" if self.smoothed else "base model"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One input: what was proved and what was found."""
+
+    record: Record
+    attack: Mapping[str, Any] | None  # the nearest confirmed attack on the smoothed classifier
+
+    @property
+    def distance(self) -> float | None:
+        return None if self.attack is None else float(self.attack["distance_l2"])
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A stored run and everything derived from it. ``name`` is what the report calls it."""
+
+    name: str
+    path: Path | None
+    settings: Mapping[str, Any]
+    run: Run
+    attacks: Sequence[Mapping[str, Any]]
+    documents: Mapping[str, Any]
+    arrays: Any
+
+    @classmethod
+    def of(cls, stored: Any, name: str | None = None) -> Evidence:
+        """From ``certify.store.read_run(path)`` or any object with the same attributes."""
+        path = None if stored.path is None else Path(stored.path)
+        return cls(
+            name=name or (path.resolve().name if path else "run"),
+            path=path,
+            settings=stored.settings,
+            run=stored.run,
+            attacks=list(stored.attacks),
+            documents=dict(stored.documents),
+            arrays=stored.arrays,
+        )
+
+    # settings -----------------------------------------------------------------------------
+
+    @property
+    def sigma(self) -> float:
+        return float(self.settings["sigma"])
+
+    @property
+    def dim(self) -> int:
+        dim = self.settings.get("dim")
+        return int(dim) if dim else math.prod(self.settings.get("input_shape") or (1,))
+
+    @property
+    def alpha(self) -> float:
+        return float(self.settings["alpha"])
+
+    @property
+    def norm(self) -> str:
+        return str(self.settings.get("norm") or "2")
+
+    @property
+    def imported(self) -> bool:
+        """Whether the records were copied from another tool's log."""
+        return bool(self.settings.get("imported"))
+
+    @cached_property
+    def labelled(self) -> bool:
+        return len(self.run) > 0 and all(r.target is not None for r in self.run)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        data = self.settings.get("data")
+        return tuple(data.get("classes") or ()) if isinstance(data, Mapping) else ()
+
+    def class_name(self, label: int | None) -> str:
+        if label is None:
+            return "–"
+        return self.classes[label] if 0 <= label < len(self.classes) else str(label)
+
+    # certificates -------------------------------------------------------------------------
+
+    def number(self, status: Status | str) -> int:
+        return sum(r.status == status for r in self.run)
+
+    @cached_property
+    def radii(self) -> tuple[float, ...]:
+        """The radii of the summary table: a round step, from 0 past the largest certificate."""
+        best = max((r.radius for r in self.run if r.certified), default=0.0)
+        step = _round_step(best if best > 0 else self.sigma, most=5)
+        steps = max(2, math.ceil(best / step - 1e-9) + 1)
+        return tuple(round(i * step, 10) for i in range(steps))
+
+    @cached_property
+    def headline_radius(self) -> float:
+        """The radius of the first sentence: the one decided, else about two sigma."""
+        options = self.settings.get("mode_options") or {}
+        if self.settings.get("mode") == "decide" and options.get("radius"):
+            return float(options["radius"])
+        reached = [r for r in self.radii if r <= 2 * self.sigma + 1e-12]
+        return reached[-1]
+
+    def certified_accuracy(self, at: Sequence[float]) -> list[Estimate]:
+        """Share of inputs proved correct at each radius; without labels, share proved constant."""
+        if self.labelled:
+            return self.run.accuracy(at, level=LEVEL)
+        hits = [sum(r.certified and r.radius >= x for r in self.run) for x in at]
+        return [_estimate(k, len(self.run), x) for k, x in zip(hits, at, strict=True)]
+
+    # attacks ------------------------------------------------------------------------------
+
+    @cached_property
+    def groups(self) -> tuple[AttackGroup, ...]:
+        found: dict[tuple[bool, str, float | None, str], list[Mapping[str, Any]]] = {}
+        for o in self.attacks:
+            key = (bool(o["smoothed"]), str(o["norm"]), o.get("eps"), str(o.get("preset", "")))
+            found.setdefault(key, []).append(o)
+        order = sorted(found, key=lambda k: (not k[0], k[1], -1.0 if k[2] is None else k[2], k[3]))
+        return tuple(AttackGroup(*key, tuple(found[key])) for key in order)
+
+    def nearest(self, *, smoothed: bool) -> dict[int, Mapping[str, Any]]:
+        """Per input the confirmed attack of smallest l2 distance, whatever its own norm."""
+        best: dict[int, Mapping[str, Any]] = {}
+        for o in self.attacks:
+            if bool(o["smoothed"]) != smoothed or o["status"] != "broken" or o.get("distance_l2") is None:
+                continue
+            held = best.get(o["index"])
+            if held is None or o["distance_l2"] < held["distance_l2"]:
+                best[o["index"]] = o
+        return best
+
+    def attacked(self, *, smoothed: bool) -> set[int]:
+        return {o["index"] for o in self.attacks if bool(o["smoothed"]) == smoothed}
+
+    def attack_reach(self, *, smoothed: bool) -> float:
+        """The largest l2 distance the attacks searched; infinite for a minimal-distance attack."""
+        reach = 0.0
+        for g in self.groups:
+            if g.smoothed == smoothed and g.norm == "2":
+                reach = math.inf if g.eps is None else max(reach, g.eps)
+        return reach
+
+    def attacked_accuracy(self, at: Sequence[float], *, smoothed: bool) -> list[Estimate]:
+        """Share of the attacked inputs that are right and not broken within each l2 distance.
+
+        An upper bound on what any certificate can reach on these inputs. Empty without attacks.
+        """
+        inputs = self.attacked(smoothed=smoothed)
+        if not inputs:
+            return []
+        nearest = self.nearest(smoothed=smoothed)
+        wrong = {
+            o["index"]
+            for o in self.attacks
+            if bool(o["smoothed"]) == smoothed and o["status"] == "clean_error"
+        }
+        gone = [0.0 if i in wrong else float(nearest[i]["distance_l2"]) for i in wrong | nearest.keys()]
+        # Ball of radius r closed: a counterexample at exactly r refutes radius r.
+        return [_estimate(len(inputs) - sum(d <= r for d in gone), len(inputs), r) for r in at]
+
+    @cached_property
+    def points(self) -> tuple[Point, ...]:
+        nearest = self.nearest(smoothed=True)
+        return tuple(Point(r, nearest.get(r.index)) for r in self.run)
+
+    @cached_property
+    def contradictions(self) -> tuple[Mapping[str, Any], ...]:
+        """Confirmed attacks inside a certified ball: one is enough to invalidate the run."""
+        field = {"2": "distance_l2", "inf": "distance_linf"}.get(self.norm)
+        outcomes = []
+        for o in self.attacks:
+            distance = o["distance"] if str(o["norm"]) == self.norm else o.get(field or "")
+            if distance is not None:
+                outcomes.append(SimpleNamespace(**{**o, "distance": distance, "payload": o}))
+        return tuple(hit.payload for hit in self.run.contradictions(outcomes))
+
+    # verdict ------------------------------------------------------------------------------
+
+    def verdict(self, radius: float) -> dict[str, int]:
+        """Inputs by verdict at ``radius``: proof, counterexample, inconclusive; they add up.
+
+        Proof: certified with the true label at this radius. Counterexample: a confirmed attack
+        on the smoothed classifier at this distance or less, or a certificate for a wrong label.
+        """
+        tally = {"proof": 0, "counterexample": 0, "inconclusive": 0}
+        wrong = {o["index"] for o in self.attacks if o["smoothed"] and o["status"] == "clean_error"}
+        for p in self.points:
+            tally[verdict_of(p, radius, clean_error=p.record.index in wrong)] += 1
+        return tally
+
+
+def verdict_of(point: Point, radius: float, *, clean_error: bool = False) -> str:
+    """Proof, counterexample or inconclusive for one input at one radius."""
+    record = point.record
+    if record.certified and record.correct is not False and record.radius >= radius:
+        return "proof"
+    if record.certified and record.correct is False:
+        return "counterexample"
+    if clean_error or (point.distance is not None and point.distance <= radius):
+        return "counterexample"
+    return "inconclusive"
+
+
+def _estimate(k: int, n: int, at: float) -> Estimate:
+    if n == 0:
+        return Estimate(0.0, 0.0, 1.0, LEVEL, "clopper-pearson", at=float(at))
+    low, high = binomial_interval(k, n, 1 - LEVEL)
+    return Estimate(k / n, low, high, LEVEL, "clopper-pearson", at=float(at))
+
+
+def _round_step(extent: float, most: int) -> float:
+    """The smallest of 1, 2, 2.5, 5 times a power of ten that covers ``extent`` in ``most`` steps."""
+    power = 10.0 ** math.floor(math.log10(extent / most))
+    for factor in np.array([1, 2.5, 5, 10, 25]):
+        if factor * power * most >= extent * (1 - 1e-12):
+            return float(factor * power)
+    return 100 * power

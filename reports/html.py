@@ -1,0 +1,77 @@
+"""The report page: one file, nothing fetched, nothing that runs without being in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from reports import numbers, tables, words
+from reports.evidence import NORMS, Evidence
+from reports.svg import Figure, style_sheet
+
+#: Ledger states and the chip each is shown with.
+CHIPS = {"holds": "good", "violated": "bad", "undetermined": "none"}
+
+
+def page(evidence: Evidence, figures: Mapping[str, Figure]) -> str:
+    """The whole report as one HTML document, escaped throughout."""
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            evidence=evidence,
+            headline=words.headline(evidence),
+            sandwich_sentence=words.sandwich_sentence(evidence),
+            says=words.guarantee_says(evidence),
+            omits=words.guarantee_omits(evidence),
+            accuracy=tables.accuracy_rows(evidence),
+            attacks=tables.attack_rows(evidence),
+            formulas=tables.formula_rows(evidence),
+            refutation=(example := tables.refutation(evidence)),
+            refutation_sentence=words.formula_refutation(example),
+            ledger=tables.ledger_rows(evidence),
+            bounds=tables.bound_rows(evidence),
+            gap=(evidence.documents.get("bounds") or {}).get("measured_gap") or {},
+            cost=tables.cost(evidence),
+            settings=flat(evidence.settings),
+            figures={name: Markup(figure.inline()) for name, figure in figures.items()},
+            norm=NORMS.get(evidence.norm, evidence.norm),
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Jinja with escaping on, undefined names refused, and the number formats as filters."""
+    env = jinja2.Environment(
+        loader=jinja2.PackageLoader("reports", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("radius_down", "distance_up", "plain", "percent_down", "percent_up", "percent_interval"):
+        env.filters[name] = getattr(numbers, name)
+    env.filters |= {"general": numbers.general, "count": numbers.count, "duration": numbers.seconds}
+    env.filters["chip"] = lambda status: CHIPS.get(str(status), "none")
+    env.globals["asset"] = lambda name: Markup(style_sheet(name))
+    return env
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Settings as dotted names and short values, in their stored order; the command is left out."""
+    rows: list[tuple[str, str]] = []
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if name == "command":
+            continue
+        if isinstance(value, Mapping) and value:
+            rows += flat(value, f"{name}.")
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            rows.append((name, json.dumps(value, ensure_ascii=False)))
+        elif value is not None and value != {}:
+            rows.append((name, str(value)))
+    return rows

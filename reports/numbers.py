@@ -1,0 +1,93 @@
+"""Numbers as the reader sees them: never rounded in the flattering direction.
+
+A certified radius is printed rounded down, the distance of a counterexample rounded up, the
+ends of an interval outward. Rounding starts from the shortest decimal that names the float, so
+that a radius the user typed as 0.3 is printed as 0.3.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+from certify.records import Estimate
+
+DASH = "–"
+
+
+def radius_down(value: float | None, digits: int = 3) -> str:
+    """A certified radius, rounded towards zero."""
+    return _fixed(value, digits, ROUND_FLOOR)
+
+
+def distance_up(value: float | None, digits: int = 3) -> str:
+    """The distance of a counterexample: an upper bound on the true distance, rounded up."""
+    return _fixed(value, digits, ROUND_CEILING)
+
+
+def plain(value: float | None, digits: int = 3) -> str:
+    """A quantity with no preferred direction, rounded to nearest."""
+    return _fixed(value, digits, ROUND_HALF_EVEN)
+
+
+def percent_down(value: float, digits: int = 1) -> str:
+    return _fixed(value, digits, ROUND_FLOOR, scale=100) + "\u00a0%"
+
+
+def percent_up(value: float, digits: int = 1) -> str:
+    return _fixed(value, digits, ROUND_CEILING, scale=100) + "\u00a0%"
+
+
+def percent_interval(estimate: Estimate, digits: int = 1) -> str:
+    """The interval in percent, its ends rounded outward."""
+    low = _fixed(estimate.low, digits, ROUND_FLOOR, scale=100)
+    high = _fixed(estimate.high, digits, ROUND_CEILING, scale=100)
+    return f"{low}\u00a0–\u00a0{high}\u00a0%"
+
+
+def level(estimate: Estimate) -> str:
+    return f"{estimate.level * 100:g}\u00a0%"
+
+
+def general(value: Any, digits: int = 4) -> str:
+    """A number of unknown size: significant digits, infinity as a symbol, text unchanged."""
+    if value is None:
+        return DASH
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if isinstance(value, int):
+        return count(value)
+    return f"{value:.{digits}g}".replace("-", "−")
+
+
+def count(value: int | float) -> str:
+    """An integer with thin spaces between groups of three digits."""
+    return f"{int(value):,}".replace(",", "\u202f")
+
+
+def seconds(value: float) -> str:
+    """A duration in the largest unit that keeps it above one."""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 90:
+        return f"{value:.1f} s"
+    if value < 5400:
+        return f"{value / 60:.1f} min"
+    return f"{value / 3600:.1f} h"
+
+
+def _fixed(value: float | None, digits: int, rounding: str, scale: int = 1) -> str:
+    if value is None:
+        return DASH
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    exact = Decimal(repr(float(value))) * scale
+    text = str(exact.quantize(Decimal(1).scaleb(-digits), rounding=rounding))
+    return text.replace("-", "−")

@@ -1,0 +1,1 @@
+"""One file per plot; each function takes the evidence and returns a ``reports.svg.Figure``."""

@@ -1,0 +1,118 @@
+"""Certified and attacked accuracy against the radius, with the zone between them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from certify.records import Estimate
+from reports.evidence import NORMS, Evidence
+from reports.numbers import percent_down, percent_up, radius_down
+from reports.svg import Axes, Figure, Pair, ticks
+
+
+def accuracy(evidence: Evidence) -> Figure:
+    """The share proved correct (with its pointwise band) below, the share not yet broken above."""
+    extent = _extent(evidence)
+    proved = evidence.certified_accuracy(_corners([r.radius for r in evidence.run if r.certified], extent))
+    fig = Figure("accuracy", 620, 430, "Certified and attacked accuracy", _describe(evidence))
+    axes = Axes(fig, 52, 34, 552, 340, (0.0, extent), (0.0, 1.0))
+
+    attacked = _attacked(evidence, extent, smoothed=True)
+    if attacked:
+        _zone_above(axes, attacked)
+    _area(axes, proved)
+    axes.frame(
+        f"radius ({_norm(evidence)} distance, input units)",
+        "share of inputs",
+        x_ticks=ticks(0, extent, 7),
+        y_ticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
+        y_format=lambda v: f"{v * 100:.0f} %",
+    )
+    _band(axes, proved, "band-proof")
+    _curve(axes, proved, "line-proof")
+    if attacked:
+        _band(axes, attacked, "band-counter")
+        _curve(axes, attacked, "line-counter")
+    base = _attacked(evidence, extent, smoothed=False)
+    if base:
+        _curve(axes, base, "line-base")
+    return fig
+
+
+def _norm(evidence: Evidence) -> str:
+    return NORMS.get(evidence.norm, evidence.norm)
+
+
+def _extent(evidence: Evidence) -> float:
+    largest = max([r.radius for r in evidence.run if r.certified], default=0.0)
+    found = [float(o["distance_l2"]) for o in evidence.nearest(smoothed=True).values()]
+    # Past twice the largest certificate the certified curve is flat at zero: not worth the room.
+    far = min(max(found, default=0.0), 2 * largest) if largest else max(found, default=0.0)
+    return max(largest, far, evidence.sigma / 10) * 1.04
+
+
+def _corners(radii: Sequence[float], extent: float, most: int = 400) -> list[float]:
+    """Where the curve can step, thinned to ``most`` radii, with both ends."""
+    inside = sorted({r for r in radii if 0 < r <= extent})
+    if len(inside) > most:
+        inside = [inside[round(i * (len(inside) - 1) / (most - 1))] for i in range(most)]
+    return [0.0, *inside, *([extent] if not inside or inside[-1] < extent else [])]
+
+
+def _attacked(evidence: Evidence, extent: float, *, smoothed: bool) -> list[Estimate]:
+    reach = min(extent, evidence.attack_reach(smoothed=smoothed))
+    if evidence.norm != "2" or reach <= 0:
+        return []
+    found = [float(o["distance_l2"]) for o in evidence.nearest(smoothed=smoothed).values()]
+    return evidence.attacked_accuracy(_corners(found, reach), smoothed=smoothed)
+
+
+def _curve(axes: Axes, estimates: Sequence[Estimate], css: str) -> None:
+    axes.figure.path(_steps(axes, estimates, "value", css), css)
+
+
+def _band(axes: Axes, estimates: Sequence[Estimate], css: str) -> None:
+    low, high = _steps(axes, estimates, "low", css), _steps(axes, estimates, "high", css)
+    axes.figure.path([*low, *reversed(high)], css, close=True)
+
+
+def _area(axes: Axes, proved: Sequence[Estimate]) -> None:
+    curve = _steps(axes, proved, "value", "proof")
+    floor = axes.y(0)
+    axes.figure.path([(curve[0][0], floor), *curve, (curve[-1][0], floor)], "zone-proof", close=True)
+
+
+def _zone_above(axes: Axes, attacked: Sequence[Estimate]) -> None:
+    curve = _steps(axes, attacked, "value", "counter")
+    roof = axes.y(1)
+    axes.figure.path([(curve[0][0], roof), *curve, (curve[-1][0], roof)], "zone-counter", close=True)
+
+
+def _steps(axes: Axes, estimates: Sequence[Estimate], field: str, css: str) -> list[Pair]:
+    """Screen points of a step curve.
+
+    A certificate of radius R still counts at R, so the certified curve drops just after it; a
+    counterexample at distance D counts at D, so the attacked curve drops there.
+    """
+    corners = [(float(e.at or 0.0), float(getattr(e, field))) for e in estimates]
+    if "proof" in css:
+        return axes.steps(corners)
+    out = [axes.point(*corners[0])]
+    for (_, y), (x, after) in itertools.pairwise(corners):
+        out += [axes.point(x, y), axes.point(x, after)]
+    return out
+
+
+def _describe(evidence: Evidence) -> str:
+    parts = []
+    for e in evidence.certified_accuracy(evidence.radii):
+        parts.append(f"{percent_down(e.value)} at radius {radius_down(e.at, 2)}")
+    text = "Certified accuracy: " + ", ".join(parts) + "."
+    reach = evidence.attack_reach(smoothed=True)
+    at = [r for r in evidence.radii if r <= reach]
+    found = evidence.attacked_accuracy(at, smoothed=True)
+    if found:
+        shown = ", ".join(f"{percent_up(e.value)} at {radius_down(e.at, 2)}" for e in found)
+        text += f" Attacked accuracy of the smoothed classifier: {shown}."
+    return text

@@ -1,0 +1,36 @@
+"""Proof, counterexample, inconclusive: the share of inputs with each verdict, radius by radius."""
+
+from __future__ import annotations
+
+from reports.evidence import Evidence
+from reports.numbers import radius_down
+from reports.svg import Axes, Figure
+
+KINDS = ("proof", "inconclusive", "counterexample")
+
+
+def outcome(evidence: Evidence) -> Figure:
+    """One stacked bar per radius of the summary table."""
+    total = max(1, len(evidence.run))
+    rows = [(r, evidence.verdict(r)) for r in evidence.radii]
+    text = "; ".join(
+        f"radius {radius_down(r, 2)}: " + ", ".join(f"{v[k]} {k}" for k in KINDS) for r, v in rows
+    )
+    pitch = 46
+    height = pitch * len(rows) + 34
+    fig = Figure("outcome", 420, height, "Verdict per radius", text)
+    axes = Axes(fig, 46, 24, 370, float(pitch * len(rows)), (0.0, float(total)), (0.0, 1.0))
+    fig.label(0, 12, "radius", "name")
+    for i, (radius, tally) in enumerate(rows):
+        top, left = axes.top + pitch * i + 4, 0
+        fig.label(axes.left - 8, top + 23, f"{radius:g}", "tick", "end")
+        for kind in KINDS:
+            n = tally[kind]
+            if not n:
+                continue
+            a, b = axes.x(left), axes.x(left + n)
+            fig.add("rect", f"bar-{kind}", x=a, y=top, width=max(0.5, b - a - 1), height=pitch - 10, rx=2)
+            if b - a > 26:
+                fig.label((a + b) / 2, top + 23, str(n), f"on-{kind}", "middle")
+            left += n
+    return fig

@@ -1,0 +1,67 @@
+"""Build the report of one run: page, LaTeX table, model-card section and plots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from certify.errors import InvalidSetting
+from certify.files import write_atomically
+from certify.store import read_run
+from reports.card import card
+from reports.evidence import Evidence
+from reports.html import page
+from reports.latex import latex
+from reports.plots.accuracy import accuracy
+from reports.plots.outcome import outcome
+from reports.plots.sandwich import sandwich
+from reports.svg import Figure
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where the parts of a report were written."""
+
+    html: Path
+    table: Path
+    card: Path
+    plots: tuple[Path, ...]
+
+
+def build(run: Any, out: str | os.PathLike[str] | None = None) -> ReportFiles:
+    """Write report.html, table.tex, card.md and plots/*.svg, each appearing whole or not at all.
+
+    ``run`` is a run directory or what ``certify.store.read_run`` returned; ``out`` is the
+    directory to write into, by default the run's own. Only stored records are read: nothing is
+    certified or attacked again, and the same records give the same bytes. Raises UnreadableFile
+    or CorruptRun for a directory that is not a sound run, RunNotWritable where ``out`` cannot be
+    written, InvalidSetting when there is nowhere to write.
+    """
+    stored = read_run(run) if isinstance(run, str | os.PathLike) else run
+    evidence = Evidence.of(stored)
+    place = Path(out) if out is not None else evidence.path
+    if place is None:
+        raise InvalidSetting(
+            "there is nowhere to write the report",
+            why="the run was not read from a directory and no directory was given",
+            remedy="pass out=DIRECTORY",
+        )
+    figures = draw(evidence)
+    return ReportFiles(
+        html=write_atomically(place / "report.html", page(evidence, figures)),
+        table=write_atomically(place / "table.tex", latex(evidence)),
+        card=write_atomically(place / "card.md", card(evidence)),
+        plots=tuple(
+            write_atomically(place / "plots" / f"{name}.svg", figure.document())
+            for name, figure in figures.items()
+        ),
+    )
+
+
+def draw(evidence: Evidence) -> Mapping[str, Figure]:
+    """The figures this run has evidence for, by name."""
+    found = {"accuracy": accuracy(evidence), "outcome": outcome(evidence), "sandwich": sandwich(evidence)}
+    return {name: figure for name, figure in found.items() if figure is not None}

@@ -1,0 +1,184 @@
+"""The tables of a report as plain rows: what HTML, LaTeX and the model card all print."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scipy import special
+
+from certify.radii import RADII, formula_table
+from certify.records import Estimate
+from reports.evidence import AttackGroup, Evidence, Point
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """One radius: what was proved, what is left after the attacks, and the three verdicts."""
+
+    radius: float
+    proved: Estimate
+    attacked: Estimate | None
+    verdict: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class FormulaRow:
+    """One radius formula over all certified inputs; medians of its value and interval ends."""
+
+    name: str
+    title: str
+    expression: str
+    claim: str
+    reference: str
+    sound: bool
+    radius: float
+    low: float
+    high: float
+    violations: int
+    checked: int
+
+
+def accuracy_rows(evidence: Evidence) -> list[AccuracyRow]:
+    """The certified-accuracy table at the run's round radii."""
+    radii = evidence.radii
+    reach = evidence.attack_reach(smoothed=True) if evidence.norm == "2" else 0.0
+    attacked = evidence.attacked_accuracy(radii, smoothed=True)
+    rows = []
+    for i, proved in enumerate(evidence.certified_accuracy(radii)):
+        known = attacked[i] if attacked and radii[i] <= reach else None
+        rows.append(AccuracyRow(radii[i], proved, known, evidence.verdict(radii[i])))
+    return rows
+
+
+def formula_rows(evidence: Evidence) -> list[FormulaRow]:
+    """Every formula of ``certify.radii`` on every certified input; empty if none is certified.
+
+    A violation is a confirmed attack on the smoothed classifier at a smaller l2 distance than
+    the formula's radius.
+    """
+    if evidence.norm != "2":
+        return []
+    found = [(p, _by_name(p, evidence)) for p in evidence.points if p.record.certified]
+    if not found:
+        return []
+    rows = []
+    for name, formula in RADII.items():
+        values = [table[name] for _, table in found]
+        met = [(p.distance, table[name]["radius"]) for p, table in found if p.distance is not None]
+        rows.append(
+            FormulaRow(
+                name=name,
+                title=formula.title,
+                expression=formula.expression,
+                claim=formula.claim,
+                reference=formula.reference,
+                sound=formula.sound,
+                radius=statistics.median(v["radius"] for v in values),
+                low=statistics.median(v["low"] for v in values),
+                high=statistics.median(v["high"] for v in values),
+                violations=sum(distance <= radius for distance, radius in met),
+                checked=len(met),
+            )
+        )
+    return rows
+
+
+def refutation(evidence: Evidence, name: str = "as_printed") -> dict[str, Any] | None:
+    """The input that refutes formula ``name`` best, with all formulas' values on it.
+
+    A confirmed attack inside the claimed radius if there is one (the largest ratio wins), else
+    the half-space with the same class probability, whose true radius is sigma Phi^-1(pA).
+    """
+    if evidence.norm != "2":
+        return None
+    attacked, linear = [], []
+    for p in evidence.points:
+        if not p.record.certified:
+            continue
+        table = _by_name(p, evidence)
+        claimed = table[name]["radius"]
+        if p.attack is not None and p.distance and claimed >= p.distance:
+            attacked.append((claimed / p.distance, p, table))
+        total = sum(p.record.counts)
+        p_a = max(p.record.counts) / total if total else p.record.p_lower
+        true_radius = evidence.sigma * float(special.ndtri(p_a))
+        if 0 < true_radius < claimed and math.isfinite(true_radius):
+            linear.append((claimed / true_radius, p, table, true_radius, p_a))
+    if attacked:
+        _, p, table = max(attacked, key=lambda row: row[0])
+        return {
+            "kind": "attack",
+            "index": p.record.index,
+            "claimed": table[name]["radius"],
+            "distance": p.distance,
+            "before": evidence.class_name(p.record.label),
+            "after": evidence.class_name((p.attack or {}).get("prediction")),
+            "table": table,
+        }
+    if linear:
+        _, p, table, distance, p_a = max(linear, key=lambda row: row[0])
+        return {
+            "kind": "half-space",
+            "index": p.record.index,
+            "claimed": table[name]["radius"],
+            "distance": distance,
+            "p": p_a,
+            "table": table,
+        }
+    return None
+
+
+def attack_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """One row per attack: what it met, what it broke, what survived, what it cost."""
+    return [_attack_row(g) for g in evidence.groups]
+
+
+def ledger_rows(evidence: Evidence) -> list[Mapping[str, Any]]:
+    """The claims of the stored ledger, each beside its measurement."""
+    document = evidence.documents.get("ledger") or {}
+    return list(document.get("claims") or ())
+
+
+def bound_rows(evidence: Evidence) -> list[Mapping[str, Any]]:
+    """The stored generalization bounds."""
+    document = evidence.documents.get("bounds") or {}
+    return list(document.get("results") or ())
+
+
+def cost(evidence: Evidence) -> dict[str, Any]:
+    """What the evidence cost: noisy samples and seconds for proofs, passes for attacks."""
+    samples = [r.samples for r in evidence.run]
+    return {
+        "samples": sum(samples),
+        "samples_per_input": sum(samples) / max(1, len(samples)),
+        "samples_max": max(samples, default=0),
+        "seconds": math.fsum(r.seconds for r in evidence.run),
+        "attack_forwards": sum(int(o.get("forwards") or 0) for o in evidence.attacks),
+        "attack_backwards": sum(int(o.get("backwards") or 0) for o in evidence.attacks),
+        "attack_seconds": math.fsum(float(o.get("seconds") or 0) for o in evidence.attacks),
+    }
+
+
+def _attack_row(group: AttackGroup) -> dict[str, Any]:
+    broken = [o["distance"] for o in group.outcomes if o["status"] == "broken"]
+    distances = [d for d in broken if d is not None]
+    statuses = ("clean_error", "broken", "survived", "unconfirmed", "error")
+    row: dict[str, Any] = {s: group.number(s) for s in statuses}
+    row |= {
+        "target": group.target,
+        "threat": group.name,
+        "preset": group.preset,
+        "inputs": len(group.outcomes),
+        "median": statistics.median(distances) if distances else None,
+        "seconds": math.fsum(float(o.get("seconds") or 0) for o in group.outcomes),
+    }
+    return row
+
+
+def _by_name(point: Point, evidence: Evidence) -> dict[str, dict[str, Any]]:
+    rows: Sequence[dict[str, Any]] = formula_table(point.record, evidence.sigma, evidence.dim)
+    return {row["name"]: row for row in rows}

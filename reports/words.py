@@ -1,0 +1,133 @@
+"""The sentences of a report: verdict, limits of the guarantee, what the attacks showed.
+
+Vocabulary of ISO/IEC 24029: proof, counterexample, inconclusive. An input that no attack broke
+has "survived preset X"; it is never called safe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from certify.records import Status
+from reports.evidence import NORMS, Evidence
+from reports.numbers import count, general, level, percent_down, percent_interval, percent_up, radius_down
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The first sentence, its number set apart, and the sentences under it."""
+
+    share: str
+    claim: str
+    details: tuple[str, ...]
+
+
+def headline(evidence: Evidence) -> Headline:
+    """What was proved at the headline radius, what was broken, what is left open."""
+    radius, n = evidence.headline_radius, len(evidence.run)
+    shown, norm = radius_down(radius, 2), NORMS.get(evidence.norm, evidence.norm)
+    if n == 0:
+        return Headline("No input", "has been certified yet.", ("The run holds no records.",))
+    proved = evidence.certified_accuracy([radius])[0]
+    what = "classified correctly" if evidence.labelled else "given one fixed class"
+    reach = (
+        f"under every change of {norm} size up to {shown}." if radius > 0 else "by the smoothed classifier."
+    )
+    claim = f"of {count(n)} inputs are proved to be {what} {reach}"
+    details = [
+        f"For inputs drawn like these, the {level(proved)} interval is {percent_interval(proved)}. Each "
+        f"proof is a statement about the smoothed classifier (sigma = {evidence.sigma:g}) that fails with "
+        f"probability at most {evidence.alpha:g}."
+    ]
+    details.append(_attack_sentence(evidence, radius))
+    return Headline(percent_down(proved.value), claim, tuple(details))
+
+
+def _attack_sentence(evidence: Evidence, radius: float) -> str:
+    tally, n = evidence.verdict(radius), len(evidence.run)
+    left = percent_up(tally["inconclusive"] / n)
+    if not evidence.attacked(smoothed=True):
+        return "The smoothed classifier has not been attacked, so what is not proved is inconclusive."
+    broken = (
+        "Counterexamples (wrong class, or a confirmed attack on the smoothed classifier within "
+        f"{radius_down(radius, 2)}) are known for {percent_up(tally['counterexample'] / n)}."
+    )
+    if not tally["inconclusive"]:
+        return broken
+    return f"{broken} The remaining {left} are inconclusive: neither proved nor broken."
+
+
+def sandwich_sentence(evidence: Evidence) -> str:
+    """Whether any confirmed attack lies inside a certified ball."""
+    met = sum(p.record.certified and p.distance is not None for p in evidence.points)
+    if evidence.contradictions:
+        many = len(evidence.contradictions)
+        return f"{count(many)} confirmed attack{'s' if many > 1 else ''} inside a certified ball."
+    if not evidence.attacked(smoothed=True):
+        return "The smoothed classifier has not been attacked yet."
+    return f"No confirmed attack lies inside a certified ball ({count(met)} inputs have both)."
+
+
+def guarantee_says(evidence: Evidence) -> list[str]:
+    """Consequences of the guarantee that a reader can use."""
+    certified = evidence.number(Status.CERTIFIED)
+    expected = evidence.alpha * len(evidence.run)
+    said = [
+        "It is about the smoothed classifier, which votes over noisy copies of the input. It says nothing "
+        "about calling the base model once on a clean input.",
+        f"It holds for each input separately. Over {count(len(evidence.run))} inputs at alpha = "
+        f"{evidence.alpha:g}, at most {general(expected, 2)} wrong certificates are expected among the "
+        f"{count(certified)} issued.",
+    ]
+    if evidence.norm == "2" and evidence.dim > 1:
+        said.append(
+            f"An ℓ₂ radius R covers every ℓ₁ change up to R and every ℓ∞ change up to R/√{evidence.dim} "
+            f"= {radius_down(1 / math.sqrt(evidence.dim), 4)} R."
+        )
+    return said
+
+
+def guarantee_omits(evidence: Evidence) -> list[str]:
+    """What must not be read into it."""
+    omitted = [
+        "Beyond the radius nothing is claimed: not proved is not broken.",
+        "Other weights, preprocessing, number types or kernels are another model. The digests in the "
+        "settings name this one.",
+        "The intervals over inputs speak of the population these inputs were drawn from, one radius at a "
+        "time.",
+        "Surviving an attack proves nothing; only a certificate does.",
+        "The run directory is hashed, not signed: a hash shows that files belong together, not that anyone "
+        "vouches for them.",
+    ]
+    if str(evidence.settings.get("noise", "lattice")) == "gaussian":
+        omitted.insert(
+            0,
+            "Plain Gaussian noise was used: the statement assumes exact real arithmetic. In floating point "
+            "the noisy input can leak the clean one; lattice noise closes that gap.",
+        )
+    if evidence.imported:
+        omitted.insert(
+            0, "The records were copied from another tool's log: they can be plotted, not verified."
+        )
+    return omitted
+
+
+def formula_refutation(example: Mapping[str, Any] | None) -> str:
+    """The sentence under the formula table: the input on which the printed formula fails."""
+    if example is None:
+        return ""
+    claimed, index = general(example["claimed"], 4), example["index"]
+    if example["kind"] == "attack":
+        return (
+            f"Refuted by input {index}: the printed formula allows every change up to {claimed}, yet a "
+            f"change of size {general(example['distance'], 4)} was confirmed to turn class "
+            f"{example['before']} into {example['after']}."
+        )
+    return (
+        f"Refuted by a half-space: the linear classifier with input {index}'s class probability, "
+        f"{general(example['p'], 5)}, changes its class at distance exactly "
+        f"{general(example['distance'], 4)}; the printed formula allows {claimed}."
+    )

@@ -1,0 +1,119 @@
+"""Rounding never flatters: radii down, distances up, intervals outward."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from certify.records import Estimate
+from reports import numbers
+from reports.evidence import Evidence, _round_step
+from reports.latex import escape
+from reports.svg import ticks
+from reports.tables import accuracy_rows, formula_rows, refutation
+from tests.reports.evidence_fixture import stored_run
+
+positive = st.floats(min_value=0, max_value=1e6, allow_nan=False)
+
+
+@given(positive)
+def test_radius_is_never_printed_larger_and_distance_never_smaller(value):
+    exact = Decimal(repr(value))
+    assert Decimal(numbers.radius_down(value)) <= exact <= Decimal(numbers.distance_up(value))
+    assert exact - Decimal(numbers.radius_down(value)) < Decimal("0.001")
+    assert Decimal(numbers.distance_up(value)) - exact <= Decimal("0.001")
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (numbers.radius_down(0.3), "0.300"),
+        (numbers.radius_down(0.29999), "0.299"),
+        (numbers.distance_up(0.30001), "0.301"),
+        (numbers.percent_down(0.57), "57.0\u00a0%"),
+        (numbers.percent_down(2 / 3), "66.6\u00a0%"),
+        (numbers.percent_up(2 / 3), "66.7\u00a0%"),
+        (numbers.radius_down(None), "–"),
+        (numbers.general(float("inf")), "∞"),
+        (numbers.general(1234567), "1\u202f234\u202f567"),
+        (numbers.seconds(0.0123), "12 ms"),
+        (numbers.seconds(7200), "2.0 h"),
+        (numbers.general(True), "True"),
+    ],
+)
+def test_printed_form(shown, expected):
+    assert shown == expected
+
+
+def test_interval_ends_round_outward():
+    e = Estimate(0.5, 0.33333, 0.66666, 0.95, "clopper-pearson")
+    assert numbers.percent_interval(e) == "33.3\u00a0–\u00a066.7\u00a0%"
+
+
+@given(st.floats(min_value=1e-3, max_value=1e4), st.integers(3, 8))
+def test_ticks_are_few_and_inside(extent, most):
+    found = ticks(0, extent, most)
+    assert 2 <= len(found) <= most + 1
+    assert found[0] == 0
+    assert found[-1] <= extent * (1 + 1e-6)
+
+
+@given(st.floats(min_value=1e-6, max_value=1e6))
+def test_round_step_covers_the_extent(extent):
+    step = _round_step(extent, 5)
+    assert 5 * step >= extent * (1 - 1e-9)
+    assert step <= extent
+
+
+def test_accuracy_table_is_a_sandwich():
+    rows = accuracy_rows(Evidence.of(stored_run()))
+    for row in rows:
+        assert row.attacked is not None
+        assert row.proved.value <= row.attacked.value
+        assert sum(row.verdict.values()) == 200
+    assert rows[0].radius == 0
+    assert rows[-1].proved.value == 0
+
+
+def test_formulas_against_exact_distances():
+    """Half-spaces: no theorem exceeds the true distance here; the printed formula does."""
+    rows = {r.name: r for r in formula_rows(Evidence.of(stored_run()))}
+    assert [n for n, r in rows.items() if r.sound] == ["cohen", "margin", "lipschitz", "dimension"]
+    assert all(r.violations == 0 for r in rows.values() if r.sound)
+    assert rows["as_printed"].violations > 0.9 * rows["as_printed"].checked > 0
+
+
+def test_refutation_prefers_a_confirmed_attack():
+    stored = stored_run(inputs=30)
+    found = refutation(Evidence.of(stored))
+    assert found["kind"] == "attack"
+    assert found["claimed"] > found["distance"]
+    stored.attacks = []
+    found = refutation(Evidence.of(stored))
+    assert found["kind"] == "half-space"
+    assert found["claimed"] > found["distance"]
+
+
+def test_base_model_attacks_never_contradict():
+    stored = stored_run(inputs=30)
+    base = [o for o in stored.attacks if not o["smoothed"]]
+    assert any(o["status"] == "broken" and o["distance_l2"] < stored.run[o["index"]].radius for o in base)
+    assert Evidence.of(stored).contradictions == ()
+
+
+def test_attack_of_another_norm_counts_by_its_l2_size():
+    stored = stored_run(inputs=30)
+    best = max((r for r in stored.run if r.correct), key=lambda r: r.radius)
+    hit = next(o for o in stored.attacks if o["index"] == best.index and o["smoothed"])
+    hit |= {"norm": "inf", "distance": 0.9, "distance_linf": 0.9, "distance_l2": best.radius / 2}
+    hit |= {"status": "broken", "prediction": (best.label + 1) % 10}
+    assert [o["index"] for o in Evidence.of(stored).contradictions] == [best.index]
+
+
+def test_latex_escapes_every_special_character():
+    assert escape("50% & _x^2~{#}$\\") == (
+        r"50\% \& \_x\textasciicircum{}2\textasciitilde{}\{\#\}\$\textbackslash{}"
+    )
