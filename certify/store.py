@@ -72,6 +72,8 @@ class RunStore:
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(path)
+        for scratch in path.glob(".*.tmp"):  # of a writer that was killed: the lock is ours now
+            scratch.unlink(missing_ok=True)
         try:
             self._db = self._open(binding, recorded)
         except BaseException:

@@ -73,12 +73,10 @@ def read_run(path: str | os.PathLike[str]) -> StoredRun:
     """
     path = Path(path)
     if not (path / DATABASE).is_file():
-        raise UnreadableFile(
-            f"there is no run in {path}",
-            why=f"{path / DATABASE} does not exist",
-            remedy="give the directory that `certify radius --out` wrote",
-        )
+        _absent(path, f"{path / DATABASE} does not exist")
     with explained(path), _read_only(path) as db:
+        if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            _absent(path, f"{path / DATABASE} is empty: the run stopped before it began")
         rows = read_rows(db, path)
     settings = run_settings.join(rows.binding, rows.sessions[-1] if rows.sessions else {})
     run = Run(rows.records, settings, rows.guarantee)
@@ -256,6 +254,14 @@ def _record(path: Path, run: str, *row: Any) -> Record:
 def _body(path: Path, name: str, text: Any, digest: Any) -> Any:
     _check(path, name, sha256_text(_str(text)), digest)
     return json.loads(text)
+
+
+def _absent(path: Path, why: str) -> NoReturn:
+    raise UnreadableFile(
+        f"there is no run in {path}",
+        why=why,
+        remedy="give the directory that `certify radius --out` wrote",
+    )
 
 
 def _str(value: Any) -> str:
