@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 def export(
     run: common.RunDir,
     to: Annotated[str, typer.Option("--to", help="csv, json or locuslab.")] = "csv",
-    out: Annotated[Path | None, typer.Option("--out", help="File to write. Default: standard output.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write. Default: standard output.")
+    ] = None,
 ) -> None:
     """Write the certificates of a run in another program's format."""
     from certify import exports

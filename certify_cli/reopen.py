@@ -60,7 +60,7 @@ def smoothed_like(stored: StoredRun, network: Any, dataset: Dataset) -> Smoothed
         network,
         settings["sigma"],
         num_classes=settings["num_classes"],
-        noise=settings["noise"]["name"],
+        noise=settings["noise"],
         grid=settings["grid"],
         bounds=None if settings["bounds"] is None else tuple(settings["bounds"]),
         dtype=settings["dtype"],

@@ -62,7 +62,8 @@ def test_unanimous_votes_have_the_closed_form():
 def test_impossible_counts_are_refused(k, n):
     with pytest.raises(InvalidCounts) as caught:
         binomial_lower(k, n, 0.001)
-    assert caught.value.why and caught.value.remedy
+    assert caught.value.why
+    assert caught.value.remedy
 
 
 @pytest.mark.parametrize("alpha", [0, -0.1, 0.5, 1, math.nan, math.inf, "x", None])

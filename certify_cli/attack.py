@@ -1,0 +1,205 @@
+"""``certify attack``: try to break what was certified, or a model itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from certify_cli import common
+
+if TYPE_CHECKING:
+    from attacks import AttackRun
+
+EPILOG = (
+    "Example: certify attack runs/demo        "
+    "the base model alone: certify attack --model ckpt.pt --norm inf --eps 0.1 --preset standard"
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("attack", epilog=EPILOG, rich_help_panel="Evidence")(common.guarded(attack))
+
+
+def attack(
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Run directory: its smoothed classifier is attacked.", show_default=False),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Checkpoint: its base model is attacked.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Which attacks. Default: smoothed, or standard.")
+    ] = None,
+    norm: Annotated[str, typer.Option("--norm", help="1, 2 or inf.")] = "2",
+    eps: Annotated[
+        float | None, typer.Option("--eps", help="Size of the ball. Default: search the distance.")
+    ] = None,
+    base: Annotated[
+        bool, typer.Option("--base", help="With a run: attack the base model, not the smoothed.")
+    ] = False,
+    data: common.Data = None,
+    split: common.Split = "test",
+    limit: common.Limit = None,
+    skip: common.Skip = 0,
+    data_root: common.DataRoot = None,
+    arch: common.Arch = None,
+    arch_args: common.ArchArgs = None,
+    seed: common.Seed = 0,
+    device: common.Device = "auto",
+    as_json: common.AsJson = False,
+) -> None:
+    """Search for inputs on which the class changes; every hit is confirmed before it counts.
+
+    With a run directory the outcomes are stored in it, and one inside a certified ball is a
+    contradiction (exit 1).
+    """
+    from attacks import Threat
+    from certify.errors import InvalidSetting
+
+    if (run is None) == (model is None):
+        raise InvalidSetting(
+            "it is not clear what to attack",
+            why="give either a run directory or --model, not both",
+            remedy="certify attack runs/NAME, or certify attack --model ckpt.pt --norm inf --eps 0.1",
+        )
+    if run is not None:
+        outcomes, hits = _attack_run(run, model, preset, norm, eps, base, limit, data_root, seed, device)
+        _show(outcomes, as_json=as_json, hits=hits)
+        if hits:
+            raise typer.Exit(1)
+        return
+    import certify
+
+    assert model is not None
+    network = certify.load(
+        model,
+        device=common.pick_device(device),
+        arch=arch,
+        arguments=common.json_object(arch_args, "--arch-args"),
+    )
+    header = getattr(network, "certify_header", None)
+    dataset = common.open_data(header, data, split=split, root=data_root, limit=limit, skip=skip)
+    threat = Threat(norm=norm, eps=eps, bounds=dataset.bounds)
+    chosen = preset or ("standard" if eps is not None else "minimal")
+    _show(_run(network, dataset, threat, chosen, seed), as_json=as_json, hits=[])
+
+
+def _attack_run(
+    run: Path,
+    model: Path | None,
+    preset: str | None,
+    norm: str,
+    eps: float | None,
+    base: bool,
+    limit: int | None,
+    data_root: Path | None,
+    seed: int,
+    device: str,
+) -> tuple[AttackRun, list[Any]]:
+    import numpy as np
+
+    from attacks import AttackOutcome, Threat
+    from certify.store import open_run
+    from certify_cli.reopen import reopen
+
+    opened = reopen(run, model=model, data_root=data_root, device=device, limit=limit)
+    stored, dataset = opened.stored, opened.dataset
+    threat = Threat(norm=norm, eps=eps, bounds=dataset.bounds)
+    chosen = preset or ("smoothed" if not base else "standard" if eps is not None else "minimal")
+    target = opened.smoothed.model if base else opened.smoothed
+    with open_run(run, stored.settings, stored.guarantee) as store:
+        known = {
+            row["index"]: AttackOutcome.from_json(row)
+            for row in stored.attacks
+            if (row["smoothed"], row["norm"], row["eps"], row["preset"], row["seed"])
+            == (not base, threat.name, eps, chosen, seed)
+        }
+        outcomes = _run(
+            target,
+            dataset,
+            threat,
+            chosen,
+            seed,
+            known=known,
+            on_outcome=lambda o: store.add_attack(o.to_json()),
+        )
+        rows = torch_rows(dataset)
+        found = [o for o in outcomes if o.adversarial is not None]
+        if found and not base:
+            store.put_arrays(
+                "adversarial",
+                {
+                    "index": np.array([o.index for o in found]),
+                    "x": np.stack([rows[o.index] for o in found]),
+                    "x_adv": np.stack([np.asarray(o.adversarial) for o in found]),
+                },
+            )
+        hits = stored.run.contradictions(outcomes) if threat.name == "2" else []
+        store.put_document(
+            "contradictions",
+            {"checked": len(outcomes), "hits": [o.to_json() for o in hits], "norm": threat.name},
+        )
+    return outcomes, hits
+
+
+def torch_rows(dataset: Any) -> dict[int, Any]:
+    """Input id -> its image as a numpy array."""
+    return {int(i): x.numpy() for i, x in zip(dataset.ids, dataset.x, strict=True)}
+
+
+def _run(target: Any, dataset: Any, threat: Any, preset: str, seed: int, **resume: Any) -> AttackRun:
+    from attacks import attack as run_attack
+
+    return run_attack(
+        target,
+        dataset.x,
+        dataset.y,
+        threat=threat,
+        preset=preset,
+        seed=seed,
+        ids=dataset.ids.tolist(),
+        **resume,
+    )
+
+
+def _show(outcomes: AttackRun, *, as_json: bool, hits: list[Any]) -> None:
+    accuracy = outcomes.robust_accuracy()
+    distances = sorted(o.distance for o in outcomes if o.distance is not None)
+    summary = {
+        "preset": outcomes.preset,
+        "norm": outcomes.threat.name,
+        "eps": outcomes.threat.eps,
+        "inputs": len(outcomes),
+        "counts": {str(k): v for k, v in outcomes.counts().items()},
+        "survived": {
+            "value": accuracy.value,
+            "low": accuracy.low,
+            "high": accuracy.high,
+            "level": accuracy.level,
+        },
+        "median_distance": distances[len(distances) // 2] if distances else None,
+        "contradictions": [o.to_json() for o in hits],
+    }
+    if as_json:
+        common.print_json(summary)
+        return
+    console = common.tables()
+    console.print(
+        f"preset {summary['preset']}, l_{summary['norm']}"
+        + ("" if summary["eps"] is None else f" within {summary['eps']:g}")
+        + f", {len(outcomes)} inputs: "
+        + ", ".join(f"{n} {status}" for status, n in summary["counts"].items())
+    )
+    console.print(
+        f"survived {accuracy.value:.3f} "
+        f"({accuracy.level:.0%} interval {accuracy.low:.3f} to {accuracy.high:.3f})"
+    )
+    if distances:
+        console.print(f"median confirmed distance {summary['median_distance']:.4f}")
+    if hits:
+        console.print(
+            f"CONTRADICTION: {len(hits)} confirmed attacks lie inside certified balls; the run is invalid"
+        )

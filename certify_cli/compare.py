@@ -1,0 +1,77 @@
+"""``certify compare``: theory beside measurement, on a stored run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from certify_cli import common
+
+if TYPE_CHECKING:
+    from analysis import Ledger
+
+EPILOG = "Example: certify compare runs/demo"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("compare", epilog=EPILOG, rich_help_panel="Results")(common.guarded(compare))
+
+
+def compare(
+    run: common.RunDir,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="Checkpoint, if it moved.")] = None,
+    data_root: common.DataRoot = None,
+    points: Annotated[int, typer.Option("--points", min=2, help="Inputs for the complexity claims.")] = 500,
+    seed: common.Seed = 0,
+    as_json: common.AsJson = False,
+) -> None:
+    """Set every claim of the theory beside what was measured; the result is stored in the run.
+
+    Exit 1 when the evidence contradicts a theorem: then the run, not the theorem, is in doubt.
+    """
+    import analysis
+    from certify import data
+    from certify.store import open_run
+
+    stored = common.run_directory(run)
+    described = stored.settings["data"]
+    sample = data.load(
+        described.get("path") or described["name"], split="train", root=data_root, limit=points
+    )
+    result = analysis.ledger(stored, points=sample.x, seed=seed)
+    with open_run(run, stored.settings, stored.guarantee) as store:
+        store.put_document("ledger", result.to_json())
+    if as_json:
+        common.print_json(result.to_json())
+    else:
+        _print(result)
+    if result.alarms:
+        raise typer.Exit(1)
+
+
+def _print(result: Ledger) -> None:
+    from rich.table import Table
+
+    console = common.tables()
+    table = Table(
+        *("claim", "what is compared", "theory", "measured", "slack", "status"),
+        title="theory beside measurement",
+        title_justify="left",
+    )
+    for row in result:
+        status = row.status + (f" ({row.violations} of {row.checked})" if row.violations else "")
+        table.add_row(row.claim, row.quantity, *map(_number, (row.theory, row.measured, row.slack)), status)
+    console.print(table)
+    for row in result:
+        if row.status == "violated" and row.example:
+            console.print(f"{row.claim} violated: {_example(row.example)}", soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _example(example: Any) -> str:
+    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in dict(example).items())
