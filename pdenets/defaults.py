@@ -1,0 +1,41 @@
+"""What training uses when nothing is said: one row per data set, measured on two cores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """Epochs, learning rate and batch size, and the options of each regulariser."""
+
+    epochs: int = 20
+    lr: float = 2e-3
+    batch_size: int = 128
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def regulariser_options(self, regulariser: str) -> dict[str, Any]:
+        return dict(self.options.get(regulariser, {}))
+
+
+#: Data set name -> defaults. A data set that is not listed gets ``TrainingDefaults()``.
+DEFAULTS: Mapping[str, TrainingDefaults] = {
+    "mnist": TrainingDefaults(
+        epochs=8,
+        batch_size=256,
+        options={"diffusion": {"share": 0.25}, "residual": {"share": 0.25}},
+    ),
+    "digits": TrainingDefaults(epochs=60, batch_size=64),
+    "moons": TrainingDefaults(
+        epochs=350,
+        batch_size=200,
+        options={"diffusion": {"spread": 0.3}, "residual": {"weight": 10.0, "spread": 0.3}},
+    ),
+}
+
+
+def defaults_for(dataset: str) -> TrainingDefaults:
+    """The row of ``dataset``, or the general one."""
+    return DEFAULTS.get(dataset, TrainingDefaults())
