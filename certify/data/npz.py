@@ -45,10 +45,23 @@ def npz(path: Path, split: str) -> Dataset:
     high = _scalar(arrays, "high", path, 1.0)
     dense = y.ndim == 3
     largest = int(y.max(initial=-1)) if y.dtype.kind in "iu" else -1
-    num_classes = int(_scalar(arrays, "num_classes", path, float(max(largest + 1, 2))))
+    num_classes = _scalar(arrays, "num_classes", path, float(max(largest + 1, 2)))
+    if num_classes != int(num_classes) or num_classes < 2 or (grid is not None and grid <= 0):
+        raise UnreadableFile(
+            f"{path} declares num_classes = {num_classes:g} and grid = {grid}",
+            why="a class count is a whole number of at least 2, and a grid is a positive step",
+            remedy="write the true values, or leave these entries out",
+        )
+    num_classes = int(num_classes)
     inputs, labels = check_inputs(x, y, bounds=(low, high), num_classes=num_classes, dense=dense)
     assert labels is not None
-    names = tuple(str(c) for c in arrays.get("classes", range(num_classes)))
+    names = tuple(str(c) for c in np.atleast_1d(arrays.get("classes", np.arange(num_classes))))
+    if len(names) != num_classes:
+        raise UnreadableFile(
+            f"{path} names {len(names)} classes",
+            why=f"it has {num_classes} of them",
+            remedy="give classes one name per class, in the order of the labels",
+        )
     task = "segmentation" if dense else "classification"
     return Dataset(
         str(path), split, inputs, labels, num_classes, low, high, grid, whole_split(len(inputs)), names, task
