@@ -84,3 +84,9 @@ class MissingExtra(CertifyError, ImportError):
 
 class ShadowedPackage(CertifyError, ImportError):
     """A sibling package was resolved outside this installation."""
+
+
+class TrainingDiverged(CertifyError):
+    """Losses or gradients stayed non-finite; no checkpoint was written."""
+
+    exit_code = 1
