@@ -7,6 +7,7 @@ import os
 import struct
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -224,7 +225,8 @@ BAD_NPZ = {
     "labels short": ({"y": np.array([0, 1])}, InvalidInput, "labels have shape"),
     "labels float": ({"y": np.array([0.0, 1.0, 1.0])}, InvalidInput, "labels are of type float64"),
     "labels from -1": ({"y": np.array([-1, 0, 1])}, InvalidInput, "label -1"),
-    "labels beyond": ({"num_classes": 1.0}, InvalidInput, "label 1"),
+    "labels beyond": ({"num_classes": 2, "y": np.array([0, 1, 2])}, InvalidInput, "label 2"),
+    "one class": ({"num_classes": 1.0}, UnreadableFile, "num_classes = 1"),
     "text": ({"x": np.array([["a", "b"]] * 3)}, InvalidInput, "not an array of numbers"),
     "bad grid": ({"grid": np.array([1.0, 2.0])}, UnreadableFile, "grid"),
     "negative grid": ({"grid": -1.0}, UnreadableFile, "grid"),
@@ -261,7 +263,7 @@ def test_requests_that_name_no_data(arguments, error, cause):
 
 
 class _Server(http.server.BaseHTTPRequestHandler):
-    content: dict[str, bytes] = {}
+    content: ClassVar[dict[str, bytes]] = {}
 
     def do_GET(self):
         body = self.content.get(self.path)
