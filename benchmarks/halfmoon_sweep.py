@@ -73,8 +73,9 @@ def one_run(name: str, weight: float, s2: float, seed: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.pt"
         result = train(
-            load("moons", split="train", seed=seed), test.part(limit=100), arch="convection-diffusion", out=path,
-            sigma=sigma, regulariser=name, options=options, epochs=STEPS, batch_size=400, lr=2e-3, seed=seed,
+            load("moons", split="train", seed=seed), test.part(limit=100), arch="convection-diffusion",
+            out=path, sigma=sigma, regulariser=name, options=options, epochs=STEPS, batch_size=400, lr=2e-3,
+            seed=seed,
         )  # fmt: skip
         model = certify.load(path)
     # Only the residual trains g(., T); the other losses leave everything but t = T-1 undefined.

@@ -27,7 +27,7 @@ DEFAULTS: Mapping[str, TrainingDefaults] = {
         batch_size=256,
         options={"diffusion": {"share": 0.25}, "residual": {"share": 0.25}},
     ),
-    "digits": TrainingDefaults(epochs=60, batch_size=64),
+    "digits": TrainingDefaults(epochs=40, batch_size=64),
     "moons": TrainingDefaults(
         epochs=350,
         batch_size=200,

@@ -1,0 +1,120 @@
+"""The regularisers: what each loss is made of, and what is refused."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from certify.errors import InvalidSetting
+from pdenets.baselines import linear
+from pdenets.convection_diffusion import convection_diffusion
+from pdenets.regularisers import REGULARISERS, GaussianAugmentation, noisy, regulariser
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def batch():
+    x = torch.randn(16, 2, generator=generator(1))
+    return x, (x[:, 0] > 0).long()
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return convection_diffusion(num_classes=2, input_shape=(2,))
+
+
+def test_plain_is_cross_entropy(model, batch):
+    x, y = batch
+    losses = regulariser("none", sigma=0.0).loss(model, x, y, generator=generator())
+    assert torch.equal(losses["classification"], F.cross_entropy(model(x), y))
+
+
+def test_gaussian_noise_has_the_stated_standard_deviation():
+    x = torch.zeros(100_000)
+    assert noisy(x, 0.25, generator()).std().item() == pytest.approx(0.25, rel=0.02)
+
+
+def test_gaussian_augmentation_sees_the_noisy_inputs(model, batch):
+    x, y = batch
+    loss = GaussianAugmentation(0.5).loss(model, x, y, generator=generator(4))["classification"]
+    assert torch.equal(loss, F.cross_entropy(model(noisy(x, 0.5, generator(4))), y))
+
+
+def test_diffusion_without_weight_is_cross_entropy_at_both_ends(model, batch):
+    x, y = batch
+    losses = regulariser("residual", sigma=0.5, weight=0.0).loss(model, x, y, generator=generator())
+    expected = (F.cross_entropy(model(x, 1.0), y) + F.cross_entropy(model(x, 2.0), y)) / 2
+    assert list(losses) == ["classification"]
+    assert torch.allclose(losses["classification"], expected)
+
+
+class HeatSolution(torch.nn.Module):
+    """Logits whose softmax solves the heat equation exactly: a smoothed half-space."""
+
+    horizon = 2.0
+
+    def __init__(self, sigma):
+        super().__init__()
+        self.sigma = sigma
+
+    def forward(self, x, t=1.0):
+        t = torch.as_tensor(t, dtype=x.dtype).expand(len(x))
+        s = (0.3**2 + self.sigma**2 * (t - 1)).sqrt()
+        p = torch.special.ndtr(x[:, 0] / s).clamp(1e-12, 1 - 1e-12)
+        return torch.stack([torch.log1p(-p), p.log()], dim=1)
+
+
+def test_the_penalty_vanishes_at_the_smoothed_classifier_of_matched_noise(batch):
+    # s = sqrt(2) sigma_p: noise of standard deviation s solves the unit diffusion phase.
+    x, y = batch[0].double(), batch[1]
+    matched = regulariser("residual", sigma=0.5, tau=1e-4, h=0.01, weight=1.0)
+    mismatched = regulariser("residual", sigma=0.5 / math.sqrt(2), tau=1e-4, h=0.01, weight=1.0)
+    net = HeatSolution(0.5)
+    right = matched.loss(net, x, y, generator=generator())["residual"]
+    wrong = mismatched.loss(net, x, y, generator=generator())["residual"]
+    assert right < 1e-5 < 1e-3 < wrong
+
+
+def test_share_of_the_batch_pays_for_the_residual(model, batch):
+    x, y = batch
+    calls = []
+    model.register_forward_pre_hook(lambda module, inputs: calls.append(len(inputs[0])))
+    regulariser("diffusion", sigma=0.5, share=0.25).loss(model, x, y, generator=generator())
+    # Two losses on the whole batch, then 2d + 2 points for each of 4 inputs.
+    assert calls == [16, 16, 4 * 6]
+
+
+@pytest.mark.parametrize("name", sorted(REGULARISERS))
+def test_every_regulariser_gives_finite_gradients(name, model, batch):
+    x, y = batch
+    losses = regulariser(name, sigma=0.3).loss(model, x, y, generator=generator())
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "sigma", "options", "message"),
+    [
+        ("ridge", 0.25, {}, "unknown"),
+        ("gaussian", 0.0, {}, "cannot be used"),
+        ("gaussian", math.nan, {}, "cannot be used"),
+        ("diffusion", 0.25, {"strength": 2}, "does not take strength"),
+        ("none", 0.25, {"weight": 2}, "does not take weight"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(name, sigma, options, message):
+    with pytest.raises(InvalidSetting, match=message):
+        regulariser(name, sigma=sigma, **options)
+
+
+def test_the_residual_needs_a_time_dependent_network(batch):
+    x, y = batch
+    with pytest.raises(InvalidSetting, match="time-dependent"):
+        regulariser("diffusion", sigma=0.25).loss(
+            linear(num_classes=2, input_shape=(2,)), x, y, generator=generator()
+        )

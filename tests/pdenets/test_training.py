@@ -1,0 +1,172 @@
+"""The training loop: deterministic, resumable, self-describing, and never half written."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import certify
+from certify import checkpoints
+from certify.data import load
+from certify.errors import InvalidSetting, RunConflict, TrainingDiverged, UnreadableFile
+from pdenets import training
+from pdenets.training import train
+from pdenets.training_state import state_path
+
+
+@pytest.fixture(autouse=True)
+def _save_after_every_epoch(monkeypatch):
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+
+
+@pytest.fixture(scope="module")
+def moons():
+    return load("moons", split="train", limit=120)
+
+
+QUICK = {"arch": "convection-diffusion", "sigma": 0.2, "epochs": 4, "batch_size": 50}
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_at(epoch):
+    def callback(progress):
+        if progress.epoch == epoch and progress.step == 2:
+            raise Interrupted
+
+    return callback
+
+
+def test_the_checkpoint_describes_itself(moons, tmp_path):
+    out = tmp_path / "net.pt"
+    result = train(moons, **QUICK, out=out)
+    model = certify.load(out)
+    header = model.certify_header
+    assert (header.architecture, header.num_classes, tuple(header.input_shape)) == (
+        "convection-diffusion", 2, (2,),
+    )  # fmt: skip
+    assert (header.low, header.high, header.grid) == (moons.low, moons.high, moons.grid)
+    assert header.dataset["name"] == "moons"
+    assert header.training["regulariser"] == "diffusion"
+    assert header.training["diffusion_sigma"] == pytest.approx(0.2 / 2**0.5)
+    assert header.training["final"] == dataclasses.asdict(result.final)
+    assert [m.epoch for m in result.history] == [1, 2, 3, 4]
+    assert result.parameters == sum(p.numel() for p in model.parameters())
+    assert not model.training
+    assert not state_path(out).exists()
+
+
+def test_the_weights_are_those_of_the_last_epoch_and_the_metrics_belong_to_them(moons, tmp_path):
+    held = load("moons", split="test", limit=300)
+    result = train(moons, held, **QUICK, out=tmp_path / "net.pt")
+    again = training.evaluate(certify.load(tmp_path / "net.pt"), held, sigma=0.2)
+    assert result.final.accuracy == again.accuracy
+    assert result.best.noisy_accuracy >= result.final.noisy_accuracy
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_interrupted_and_resumed_gives_the_same_weights(moons, tmp_path, suffix):
+    straight = train(moons, **QUICK, out=tmp_path / f"a.{suffix}")
+    out = tmp_path / f"b.{suffix}"
+    with pytest.raises(Interrupted):
+        train(moons, **QUICK, out=out, progress=interrupt_at(3))
+    assert not out.exists()
+    resumed = train(moons, **QUICK, out=out)
+    assert (straight.resumed_from, resumed.resumed_from) == (0, 2)
+    digests = {checkpoints.tensor_digest(checkpoints.read(r.path)[1]) for r in (straight, resumed)}
+    assert len(digests) == 1
+    assert straight.history == resumed.history
+
+
+def test_an_unfinished_training_is_not_continued_with_other_settings(moons, tmp_path):
+    out = tmp_path / "net.pt"
+    with pytest.raises(Interrupted):
+        train(moons, **QUICK, out=out, progress=interrupt_at(2))
+    with pytest.raises(RunConflict, match="lr"):
+        train(moons, **QUICK, out=out, lr=1e-4)
+    assert not out.exists()
+
+
+def test_a_damaged_state_file_is_named(moons, tmp_path):
+    out = tmp_path / "net.pt"
+    with pytest.raises(Interrupted):
+        train(moons, **QUICK, out=out, progress=interrupt_at(2))
+    path = state_path(out)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UnreadableFile, match="unfinished"):
+        train(moons, **QUICK, out=out)
+
+
+def test_the_seed_decides_and_the_callers_stream_is_left_alone(moons, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    runs = [train(moons, **QUICK, out=tmp_path / f"{i}.pt", seed=s) for i, s in enumerate((0, 0, 1))]
+    assert torch.equal(torch.rand(3), expected)
+    a, b, c = (checkpoints.tensor_digest(checkpoints.read(r.path)[1]) for r in runs)
+    assert a == b != c
+
+
+class Exploding(torch.nn.Module):
+    """Returns NaN for the first ``bad`` training batches."""
+
+    bad = 0
+
+    def __init__(self, **_):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+
+    def forward(self, x):
+        out = self.layer(x)
+        if self.training and Exploding.bad:
+            Exploding.bad -= 1
+            return out * float("nan")
+        return out
+
+
+@pytest.fixture
+def exploding(monkeypatch):
+    from certify import registry
+
+    monkeypatch.setattr(registry, "architecture", lambda name: Exploding)
+    return Exploding
+
+
+def test_a_non_finite_step_is_skipped_and_counted(exploding, moons, tmp_path):
+    exploding.bad = 3
+    result = train(moons, **QUICK, out=tmp_path / "net.pt")
+    assert result.skipped_steps == 3
+    _, tensors = checkpoints.read(tmp_path / "net.pt")
+    assert all(t.isfinite().all() for t in tensors.values())
+
+
+def test_persisting_non_finite_steps_stop_training_and_leave_no_checkpoint(exploding, moons, tmp_path):
+    exploding.bad = 10**6
+    with pytest.raises(TrainingDiverged, match="in a row"):
+        train(moons, **{**QUICK, "epochs": 50}, out=tmp_path / "net.pt")
+    exploding.bad = 0
+    assert not (tmp_path / "net.pt").exists()
+
+
+@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"epochs": -3}, {"optimizer": "lbfgs"}])
+def test_settings_no_training_can_have_are_refused(moons, tmp_path, bad):
+    with pytest.raises(InvalidSetting):
+        train(moons, **{**QUICK, **bad}, out=tmp_path / "net.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_held_out_inputs_are_not_trained_on(moons):
+    kept, held = training.hold_out(moons, seed=0, share=0.1)
+    assert len(held) == 12
+    assert sorted([*kept.ids.tolist(), *held.ids.tolist()]) == sorted(moons.ids.tolist())
+
+
+def test_residual_training_learns_the_moons(tmp_path):
+    data, held = load("moons", split="train"), load("moons", split="test", limit=500)
+    result = train(
+        data, held, arch="convection-diffusion", sigma=0.2, epochs=60, batch_size=100, out=tmp_path / "net.pt"
+    )
+    assert result.final.accuracy > 0.97
+    assert result.final.noisy_accuracy > 0.95
