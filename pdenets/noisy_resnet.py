@@ -6,10 +6,10 @@ of the convection-diffusion equation. Each block is a gradient step
     x -> (1 - step decay) x - step W^T phi(W x + b),     phi = ReLU,
 
 whose Jacobian is symmetric with eigenvalues in [1 - step (decay + |W|^2), 1 - step decay]. |W| is
-held at most sqrt(2 (1 - step decay) / step), so a block never expands, and contracts by 1 - step decay
-where decay > 0: noise injected after a contraction counts for more at the input. What follows
-the last injection (the head) needs no bound at all. The certified radius uses the effective
-sigma of ``certify.effective_sigma``.
+held near sqrt(1.5 (1 - step decay) / step) at most, below the value (2 for 1.5) at which a block would
+begin to expand: it contracts by 1 - step decay, and noise injected after a contraction counts
+for more at the input. What follows the last injection (the head) needs no bound at all. The certified
+radius uses the effective sigma of ``certify.effective_sigma``.
 
 References: Wang et al., "ResNets ensemble via the Feynman-Kac formalism", NeurIPS 2019 (noisy ResNets);
 Meunier et al., ICML 2022 (gradient-step layers); arXiv 2307.12333 (the equation).
@@ -18,6 +18,7 @@ Meunier et al., ICML 2022 (gradient-step layers); arXiv 2307.12333 (the equation
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -141,7 +142,7 @@ class _GradientStep(nn.Module):
         super().__init__()
         self.step = step
         self.decay = decay
-        self.cap = math.sqrt(2 * (1 - step * decay) / step)
+        self.cap = math.sqrt(1.5 * (1 - step * decay) / step)
 
     def lipschitz_upper(self) -> float:
         with torch.no_grad():
