@@ -1,1 +1,14 @@
+"""What can be broken: attacks on a model and on its smoothed version, judged.
 
+from attacks import Threat, attack
+run = attack(model, x, y, threat=Threat(norm=2, eps=0.5), preset="standard", seed=0)
+run.counts(), run.robust_accuracy(), run.frame()
+"""
+
+from attacks.budget import Budget
+from attacks.outcomes import AttackOutcome, AttackRun, AttackStatus
+from attacks.presets import PRESETS
+from attacks.suite import attack
+from attacks.threat import Threat
+
+__all__ = ["PRESETS", "AttackOutcome", "AttackRun", "AttackStatus", "Budget", "Threat", "attack"]

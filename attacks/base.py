@@ -1,0 +1,96 @@
+"""Run a preset on a batch of inputs of a base classifier."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from attacks.geometry import clip, inside
+from attacks.job import Job, Tally
+from attacks.judge import Judge
+from attacks.losses import margin
+from attacks.outcomes import AttackOutcome, AttackStatus
+from attacks.presets import minimal_stages, stages
+from attacks.problem import Problem
+
+
+def attack_base(judge: Judge, problem: Problem, job: Job) -> list[AttackOutcome]:
+    """Outcomes of the problem's inputs.
+
+    An input leaves as soon as the judge confirms that it is broken; with ``eps`` None every attack
+    runs and the nearest confirmed point counts.
+    """
+    oracle = problem.oracle
+    oracle.focus(problem.samples)
+    scores = oracle.scores(problem.x)
+    oracle.focus(None)
+    finite = scores.isfinite().all(1).tolist()
+    right = (scores.argmax(1) == problem.y).tolist()
+    tally = Tally(job, problem, False, [f and r for f, r in zip(finite, right, strict=True)])
+    for i, ok in enumerate(finite):
+        if not ok:
+            tally.status[i] = AttackStatus.ERROR
+            tally.facts[i] = {"details": {"error": "the model's scores are not finite"}}
+    if job.threat.eps is None:
+        _nearest(judge, problem, tally)
+    else:
+        _within(judge, problem, tally)
+    return tally.outcomes()
+
+
+def _within(judge: Judge, problem: Problem, tally: Tally) -> None:
+    for stage in stages(tally.job.preset, problem):
+        rows = tally.standing()
+        if not rows:
+            break
+        began = time.perf_counter()
+        part = problem.take(torch.tensor(rows, device=problem.x.device))
+        found = inside(part.x, stage.run(part), part.eps, part.p, part.box)
+        claimed = _claims(part, found)
+        verdicts = judge.verdicts(part.x[claimed], part.y[claimed], found[claimed], part.eps[claimed])
+        for k, verdict in zip(claimed.tolist(), verdicts, strict=True):
+            tally.settle(rows[k], stage.name, verdict, found[k])
+        tally.charge(rows, time.perf_counter() - began)
+        tally.notify(stage.name)
+
+
+def _nearest(judge: Judge, problem: Problem, tally: Tally) -> None:
+    rows = tally.standing()
+    if not rows:
+        return
+    began = time.perf_counter()
+    part = problem.take(torch.tensor(rows, device=problem.x.device))
+    points, names = minimal_stages(part)
+    for k, row in enumerate(rows):
+        outward(
+            judge, part.take(torch.tensor([k], device=part.x.device)), points[k : k + 1], tally, row, names[k]
+        )
+    tally.charge(rows, time.perf_counter() - began)
+    tally.notify("minimal")
+
+
+def outward(judge: Judge, one: Problem, point: Tensor, tally: Tally, row: int, name: str) -> None:
+    """Judge a boundary point, stepping outwards a little at a time until every evaluation agrees.
+
+    Single and double precision disagree about half of the points that sit on the boundary itself.
+    """
+    if not bool((point != one.x).any()):
+        return
+    step = 1e-6
+    for _ in range(8):
+        verdict = judge.verdicts(one.x, one.y, point, None)[0]
+        tally.settle(row, name, verdict, point[0])
+        if verdict.broken:
+            return
+        point = clip(one.x + (point - one.x) * (1 + step), one.box)
+        step *= 4
+
+
+def _claims(part: Problem, found: Tensor) -> Tensor:
+    """Positions whose class the attack believes it has changed."""
+    part.oracle.focus(part.samples)
+    scores = part.oracle.scores(found)
+    part.oracle.focus(None)
+    return (margin(scores, part.y) < 0).nonzero().squeeze(1)

@@ -1,0 +1,80 @@
+"""Named sets of attacks: what exactly an input survived."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from attacks.apgd import apgd_ce
+from attacks.losses import cross_entropy
+from attacks.minimal import minimal
+from attacks.pgd import pgd
+from attacks.problem import Problem
+from attacks.threat import Threat
+from certify.errors import InvalidSetting
+
+#: What each preset does, in one line; also the names ``attack`` accepts.
+PRESETS = {
+    "quick": "PGD-20 and APGD-CE-20: a smoke test, not evidence",
+    "minimal": "the smallest perturbation: DDN, FAB-T, a walk along the boundary, bisection",
+    "smoothed": "PGD on the mean softmax, confirmed with fresh noise: for smoothed classifiers",
+}
+
+
+#: Attacks that use no gradient. They run last: what only they break is a sign of masked gradients.
+BLACK_BOX = ("square-5000", "coordinate-5000")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One attack of a preset: rows in, candidates of the same shape out."""
+
+    name: str
+    run: Callable[[Problem], Tensor]
+
+
+def stages(preset: str, problem: Problem) -> tuple[Stage, ...]:
+    """The attacks of a preset with a fixed eps, in the order in which they run."""
+    if preset == "quick":
+        return (
+            Stage("pgd-20", lambda q: pgd(q, loss=cross_entropy, steps=20)),
+            Stage("apgd-ce-20", lambda q: apgd_ce(q, steps=20)),
+        )
+    raise InvalidSetting(f"preset {preset!r} has no fixed-size attacks", why="it looks for minimal distances",
+                         remedy="use it with eps=None")  # fmt: skip
+
+
+def check_preset(preset: str, threat: Threat, *, smoothed: bool) -> None:
+    """Raise InvalidSetting unless preset, threat and kind of model go together."""
+    if preset not in PRESETS:
+        raise InvalidSetting(
+            f"preset {preset!r} is unknown",
+            why=f"the presets are {', '.join(PRESETS)}",
+            remedy='use preset="standard", or preset="smoothed" for a smoothed classifier',
+        )
+    if smoothed != (preset == "smoothed"):
+        what = "a smoothed classifier" if smoothed else "a base classifier"
+        raise InvalidSetting(
+            f"preset {preset!r} does not attack {what}",
+            why="a flip of the base classifier says nothing about its smoothed version, and the reverse",
+            remedy='use preset="smoothed" with certify.Smoothed, any other preset with the model itself',
+        )
+    if threat.eps is None and preset not in ("minimal", "smoothed"):
+        raise InvalidSetting(
+            f"preset {preset!r} needs a perturbation size",
+            why="it searches inside a ball; only minimal and smoothed look for the smallest perturbation",
+            remedy='give Threat(norm, eps=...), or use preset="minimal"',
+        )
+    if threat.eps is not None and preset == "minimal":
+        raise InvalidSetting(
+            "preset 'minimal' takes no perturbation size",
+            why="it looks for the smallest perturbation that changes the class",
+            remedy='leave eps out, or use preset="standard" for a fixed eps',
+        )
+
+
+def minimal_stages(problem: Problem) -> tuple[Tensor, list[str]]:
+    """The preset without a fixed eps: nearest points found, and the attack each came from."""
+    return minimal(problem)

@@ -1,0 +1,69 @@
+"""The rows an attack works on: inputs, labels, sizes, and where their randomness and cost belong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attacks.geometry import Box
+from attacks.oracle import Oracle
+from attacks.streams import Streams
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``x`` (rows, *shape), labels ``y`` and sizes ``eps`` (rows,); norm ``p`` in the box.
+
+    ``samples`` (rows,) says which of the oracle's inputs each row belongs to; ``streams`` are its random
+    numbers, one per row. An attack returns a candidate per row and never judges it.
+    """
+
+    oracle: Oracle
+    x: Tensor
+    y: Tensor
+    eps: Tensor
+    p: float
+    box: Box
+    streams: Streams
+    samples: Tensor
+    classes: int
+    rows: int = 2048
+
+    @classmethod
+    def of(cls, oracle: Oracle, x: Tensor, y: Tensor, *, eps: float | Tensor, p: float, box: Box,
+           seed: int, ids=None, classes: int, rows: int = 2048) -> Problem:  # fmt: skip
+        """The problem on all inputs; ``eps`` one size or one per input."""
+        n = len(x)
+        exact = torch.as_tensor(eps, dtype=torch.float64).expand(n)
+        sizes = exact.to(x.dtype)
+        # Rounded down: a ball must not grow when its size is stored in single precision.
+        sizes = torch.where(sizes.double() > exact, torch.nextafter(sizes, torch.zeros_like(sizes)), sizes)
+        sizes = sizes.to(x.device)
+        streams = Streams(seed, range(n) if ids is None else ids, device=x.device)
+        return cls(oracle, x, y, sizes, p, box, streams, torch.arange(n, device=x.device), classes, rows)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.x.shape[1:]
+
+    @property
+    def image(self) -> bool:
+        """Whether inputs are (channels, height, width), so that neighbouring pixels mean something."""
+        return self.x.dim() == 4 and min(self.x.shape[-2:]) >= 3
+
+    def take(self, rows: Tensor) -> Problem:
+        """The problem on these rows (positions)."""
+        return replace(
+            self, x=self.x[rows], y=self.y[rows], eps=self.eps[rows],
+            streams=self.streams.subset(rows), samples=self.samples[rows],
+        )  # fmt: skip
+
+    def noise(self, purpose: str) -> Tensor:
+        """Noise of the inputs' shape for a random start: uniform for l_inf, standard normal otherwise."""
+        draw = self.streams.uniform if self.p == float("inf") else self.streams.normal
+        return draw(self.shape, purpose).to(self.x.dtype)
