@@ -166,11 +166,22 @@ class Evidence:
         order = sorted(found, key=lambda k: (not k[0], k[1], -1.0 if k[2] is None else k[2], k[3]))
         return tuple(AttackGroup(*key, tuple(found[key])) for key in order)
 
+    @cached_property
+    def by_index(self) -> dict[int, Record]:
+        return {r.index: r for r in self.run}
+
     def nearest(self, *, smoothed: bool) -> dict[int, Mapping[str, Any]]:
-        """Per input the confirmed attack of smallest l2 distance, whatever its own norm."""
+        """Per input the confirmed attack of smallest l2 distance, whatever its own norm.
+
+        On the smoothed classifier only a class other than the certified one counts: that is what
+        a radius has to stay below.
+        """
         best: dict[int, Mapping[str, Any]] = {}
-        for o in self.attacks:
-            if bool(o["smoothed"]) != smoothed or o["status"] != "broken" or o.get("distance_l2") is None:
+        for o in self._outcomes(smoothed):
+            if o["status"] != "broken" or o.get("distance_l2") is None:
+                continue
+            record = self.by_index[o["index"]]
+            if smoothed and record.certified and o.get("prediction") == record.label:
                 continue
             held = best.get(o["index"])
             if held is None or o["distance_l2"] < held["distance_l2"]:
@@ -178,7 +189,33 @@ class Evidence:
         return best
 
     def attacked(self, *, smoothed: bool) -> set[int]:
-        return {o["index"] for o in self.attacks if bool(o["smoothed"]) == smoothed}
+        return {o["index"] for o in self._outcomes(smoothed)}
+
+    def wrong(self, *, smoothed: bool) -> set[int]:
+        """Attacked inputs whose class was wrong before any attack.
+
+        The smoothed classifier may also have abstained there, which is no error: only a class
+        that was established and is not the true one counts.
+        """
+        found = {o["index"] for o in self._outcomes(smoothed) if o["status"] == "clean_error"}
+        if not smoothed:
+            return found
+        told = {
+            o["index"]
+            for o in self._outcomes(smoothed)
+            if o["status"] == "clean_error" and o.get("prediction") not in (None, o.get("target"))
+        }
+        return told | {
+            i for i in self.attacked(smoothed=True) if self.by_index[i].certified and not self._right(i)
+        }
+
+    def _right(self, index: int) -> bool:
+        return self.by_index[index].correct is not False
+
+    def _outcomes(self, smoothed: bool) -> list[Mapping[str, Any]]:
+        """Outcomes against one target, on inputs that this run certified or tried to."""
+        mine = self.by_index
+        return [o for o in self.attacks if bool(o["smoothed"]) == smoothed and o["index"] in mine]
 
     def attack_reach(self, *, smoothed: bool) -> float:
         """The largest l2 distance the attacks searched; infinite for a minimal-distance attack."""
@@ -189,19 +226,14 @@ class Evidence:
         return reach
 
     def attacked_accuracy(self, at: Sequence[float], *, smoothed: bool) -> list[Estimate]:
-        """Share of the attacked inputs that are right and not broken within each l2 distance.
+        """Share of the attacked inputs not shown wrong, nor broken within each l2 distance.
 
         An upper bound on what any certificate can reach on these inputs. Empty without attacks.
         """
         inputs = self.attacked(smoothed=smoothed)
         if not inputs:
             return []
-        nearest = self.nearest(smoothed=smoothed)
-        wrong = {
-            o["index"]
-            for o in self.attacks
-            if bool(o["smoothed"]) == smoothed and o["status"] == "clean_error"
-        }
+        nearest, wrong = self.nearest(smoothed=smoothed), self.wrong(smoothed=smoothed)
         gone = [0.0 if i in wrong else float(nearest[i]["distance_l2"]) for i in wrong | nearest.keys()]
         # Ball of radius r closed: a counterexample at exactly r refutes radius r.
         return [_estimate(len(inputs) - sum(d <= r for d in gone), len(inputs), r) for r in at]
@@ -231,7 +263,7 @@ class Evidence:
         on the smoothed classifier at this distance or less, or a certificate for a wrong label.
         """
         tally = {"proof": 0, "counterexample": 0, "inconclusive": 0}
-        wrong = {o["index"] for o in self.attacks if o["smoothed"] and o["status"] == "clean_error"}
+        wrong = self.wrong(smoothed=True)
         for p in self.points:
             tally[verdict_of(p, radius, clean_error=p.record.index in wrong)] += 1
         return tally

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from reports import numbers, tables, words
 from reports.evidence import NORMS, Evidence
+from reports.gallery import gallery
 from reports.svg import Figure, style_sheet
 
 #: Ledger states and the chip each is shown with.
@@ -39,6 +40,11 @@ def page(evidence: Evidence, figures: Mapping[str, Figure]) -> str:
             cost=tables.cost(evidence),
             settings=flat(evidence.settings),
             figures={name: Markup(figure.inline()) for name, figure in figures.items()},
+            maps=[name for name in figures if name.startswith("map-")],
+            classes=tables.class_rows(evidence),
+            exhibits=gallery(evidence),
+            columns=tables.INPUT_COLUMNS,
+            inputs=script_json(tables.input_rows(evidence)),
             norm=NORMS.get(evidence.norm, evidence.norm),
         )
     )
@@ -53,12 +59,28 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("radius_down", "distance_up", "plain", "percent_down", "percent_up", "percent_interval"):
+    for name in (
+        "radius_down",
+        "radius_short",
+        "distance_up",
+        "plain",
+        "percent_down",
+        "percent_up",
+        "percent_interval",
+    ):
         env.filters[name] = getattr(numbers, name)
     env.filters |= {"general": numbers.general, "count": numbers.count, "duration": numbers.seconds}
     env.filters["chip"] = lambda status: CHIPS.get(str(status), "none")
     env.globals["asset"] = lambda name: Markup(style_sheet(name))
     return env
+
+
+def script_json(value: Any) -> Markup:
+    """JSON that can stand inside a script element: no character in it can close the element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ that a radius the user typed as 0.3 is printed as 0.3.
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 from certify.records import Estimate
@@ -24,6 +24,14 @@ def radius_down(value: float | None, digits: int = 3) -> str:
 def distance_up(value: float | None, digits: int = 3) -> str:
     """The distance of a counterexample: an upper bound on the true distance, rounded up."""
     return _fixed(value, digits, ROUND_CEILING)
+
+
+def radius_short(value: float | None, digits: int = 3) -> str:
+    """A radius of unknown size: significant digits, rounded towards zero."""
+    if value is None or not math.isfinite(value):
+        return _fixed(value, digits, ROUND_FLOOR)
+    rounded = Context(prec=digits, rounding=ROUND_FLOOR).create_decimal(Decimal(repr(float(value))))
+    return f"{rounded:f}"
 
 
 def plain(value: float | None, digits: int = 3) -> str:

@@ -16,7 +16,10 @@ from reports.evidence import Evidence
 from reports.html import page
 from reports.latex import latex
 from reports.plots.accuracy import accuracy
+from reports.plots.histogram import histogram
+from reports.plots.maps import maps
 from reports.plots.outcome import outcome
+from reports.plots.plane import plane
 from reports.plots.sandwich import sandwich
 from reports.svg import Figure
 
@@ -63,5 +66,5 @@ def build(run: Any, out: str | os.PathLike[str] | None = None) -> ReportFiles:
 
 def draw(evidence: Evidence) -> Mapping[str, Figure]:
     """The figures this run has evidence for, by name."""
-    found = {"accuracy": accuracy(evidence), "outcome": outcome(evidence), "sandwich": sandwich(evidence)}
-    return {name: figure for name, figure in found.items() if figure is not None}
+    found = [f(evidence) for f in (accuracy, outcome, sandwich, histogram, plane)] + maps(evidence)
+    return {figure.name: figure for figure in found if figure is not None}

@@ -42,6 +42,11 @@ class Figure:
         d = "M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in points) + ("Z" if close else "")
         self.add("path", css, d=d)
 
+    def box(self, x: float, y: float, width: float, height: float, css: str, note: str) -> None:
+        """A bar with a tooltip."""
+        head = _attributes(css, {"x": x, "y": y, "width": width, "height": height})
+        self.parts.append(f"<rect{head}><title>{html.escape(note, quote=False)}</title></rect>")
+
     def mark(self, x: float, y: float, css: str, note: str, *, r: float = 3.4, shape: str = "circle") -> None:
         """A data point with a tooltip."""
         tip = f"<title>{html.escape(note, quote=False)}</title>"

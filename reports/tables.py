@@ -11,8 +11,9 @@ from typing import Any
 from scipy import special
 
 from certify.radii import RADII, formula_table
-from certify.records import Estimate
-from reports.evidence import AttackGroup, Evidence, Point
+from certify.records import Estimate, Run, Status
+from reports.evidence import LEVEL, AttackGroup, Evidence, Point, verdict_of
+from reports.numbers import distance_up, radius_down
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,79 @@ def refutation(evidence: Evidence, name: str = "as_printed") -> dict[str, Any] |
             "table": table,
         }
     return None
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One true class: how its inputs fared."""
+
+    name: str
+    inputs: int
+    at_zero: Estimate
+    at_headline: Estimate
+    mean_radius: float
+    abstained: int
+    broken: int
+
+
+def class_rows(evidence: Evidence) -> list[ClassRow]:
+    """Certified accuracy per true class; empty without labels or with more than 50 classes."""
+    classes = sorted({r.target for r in evidence.run if r.target is not None})
+    if not evidence.labelled or len(classes) > 50:
+        return []
+    broken = evidence.nearest(smoothed=True)
+    rows = []
+    for label in classes:
+        own = Run([r for r in evidence.run if r.target == label], evidence.settings, "")
+        zero, headline = own.accuracy([0.0, evidence.headline_radius], level=LEVEL)
+        rows.append(
+            ClassRow(
+                name=evidence.class_name(label),
+                inputs=len(own),
+                at_zero=zero,
+                at_headline=headline,
+                mean_radius=own.mean_radius(),
+                abstained=sum(r.status is Status.ABSTAINED for r in own),
+                broken=sum(r.index in broken for r in own),
+            )
+        )
+    return rows
+
+
+def input_rows(evidence: Evidence) -> list[list[Any]]:
+    """One row per input for the page's table, in the order of ``INPUT_COLUMNS``."""
+    wrong = evidence.wrong(smoothed=True)
+    rows = []
+    for p in evidence.points:
+        r = p.record
+        rows.append(
+            [
+                r.index,
+                evidence.class_name(r.target),
+                evidence.class_name(r.label) if r.certified else "–",
+                str(r.status),
+                float(radius_down(r.radius, 4)) if r.certified else None,
+                None if p.distance is None else float(distance_up(p.distance, 4)),
+                float(radius_down(r.p_lower, 5)) if r.certified else None,
+                r.samples,
+                verdict_of(p, evidence.headline_radius, clean_error=r.index in wrong),
+            ]
+        )
+    return rows
+
+
+#: Heading and kind ("n" for numbers) of each column of ``input_rows``.
+INPUT_COLUMNS = (
+    ("Input", "n"),
+    ("True class", ""),
+    ("Certified class", ""),
+    ("Status", ""),
+    ("Certified radius", "n"),
+    ("Attack distance", "n"),
+    ("pA at least", "n"),
+    ("Samples", "n"),
+    ("Verdict", ""),
+)
 
 
 def attack_rows(evidence: Evidence) -> list[dict[str, Any]]:

@@ -158,10 +158,11 @@ def _images(rng, stored: FakeStored, side: int) -> dict[str, np.ndarray]:
     for o in broken:
         centre = rng.random(2)
         image = np.exp(-8 * ((xx - centre[0]) ** 2 + (yy - centre[1]) ** 2))
+        image = np.round(image * 16) / 16
         change = rng.normal(size=image.shape)
         change *= o["distance_l2"] / np.linalg.norm(change)
         x.append(image[None])
-        adversarial.append(np.clip(image + change, 0, 1)[None])
+        adversarial.append((image + change)[None])
     return {
         "index": np.array([o["index"] for o in broken]),
         "x": np.array(x, dtype=np.float32),
@@ -190,6 +191,7 @@ def ledger() -> dict[str, Any]:
             "violations": violations,
             "checked": checked,
             "example": example,
+            "note": "",
         }
 
     return {
