@@ -39,12 +39,14 @@ def save(path: str | Path, model: nn.Module | Mapping[str, Tensor], header: Head
     tensors = model.state_dict() if isinstance(model, nn.Module) else model
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = encode(header)
+    checksum = _checksum(header, tensors)
     if path.suffix == ".safetensors":
-        metadata = {"format": FORMAT, "version": str(VERSION), "header": text}
+        metadata = {"format": FORMAT, "version": str(VERSION), "header": text, "checksum": checksum}
         with atomic_write(path) as file:
             file.write(to_bytes(tensors, metadata))
     elif path.suffix == ".pt":
         content = {"format": FORMAT, "version": VERSION, "header": json.loads(text), "state_dict": tensors}
+        content["checksum"] = checksum
         with atomic_write(path) as file:
             torch.save(content, file)
     else:
@@ -143,7 +145,9 @@ def _content(path: Path) -> tuple[Header | None, dict[str, Tensor]]:
         if metadata.get("format") != FORMAT:
             return None, tensors
         _check_version(path, metadata.get("version"))
-        return decode(metadata.get("header", ""), str(path)), tensors
+        header = decode(metadata.get("header", ""), str(path))
+        _verify(path, header, tensors, metadata.get("checksum"))
+        return header, tensors
     program = program_kind(path)
     if program is not None:
         raise refuse_program(path, program)
@@ -151,8 +155,25 @@ def _content(path: Path) -> tuple[Header | None, dict[str, Tensor]]:
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
         _check_version(path, content.get("version"))
         header = Header.from_json(content.get("header"), str(path))
-        return header, _state_dict(content.get("state_dict"), path)
+        tensors = _state_dict(content.get("state_dict"), path)
+        _verify(path, header, tensors, content.get("checksum"))
+        return header, tensors
     return None, _state_dict(content, path)
+
+
+def _checksum(header: Header, tensors: Mapping[str, Tensor]) -> str:
+    return hashlib.sha256(f"{encode(header)}\n{tensor_digest(tensors)}".encode()).hexdigest()
+
+
+def _verify(path: Path, header: Header, tensors: Mapping[str, Tensor], recorded: Any) -> None:
+    # A flipped bit in a weight or in the grid would change every radius without any other sign.
+    found = _checksum(header, tensors)
+    if found != recorded:
+        raise UnreadableFile(
+            f"{path} is damaged or was edited",
+            why=f"its header and weights hash to {found[:16]}..., its checksum is {str(recorded)[:16]}...",
+            remedy="copy it again from an intact source; to change a header, read the file and save it anew",
+        )
 
 
 def _is_safetensors(path: Path) -> bool:

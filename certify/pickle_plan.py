@@ -13,6 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+#: About thirty thousand tensors; every instruction may cost the memory of one small object.
+MAX_STEPS = 1_000_000
+
 
 class RefusedPickle(Exception):
     """The pickle asks for something that plain tensors do not need. ``str()`` says what."""
@@ -56,7 +59,9 @@ def plan(program: bytes) -> Any:
     """
     machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(program):
+        for step, (opcode, argument, _) in enumerate(pickletools.genops(program)):
+            if step > MAX_STEPS:
+                raise RefusedPickle(f"it has more than {MAX_STEPS} instructions")
             if opcode.name == "STOP":
                 (result,) = machine.stack
                 return result

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -19,13 +20,19 @@ from typing import IO, Any
 
 import torch
 
-from certify.errors import UntrustedFile
+from certify.errors import InvalidModel, UntrustedFile
 from certify.pickle_plan import DTYPES, STORAGE_DTYPES, RefusedPickle, StoragePlan, TensorPlan, plan
-from certify.safe_files import inspect_zip, open_regular, refuse_unsafe_environment, unreadable, untrusted
+from certify.safe_files import open_regular, refuse_unsafe_environment, unreadable, untrusted
+from certify.zip_files import inspect_zip, open_zip
 
 KIND = "PyTorch checkpoint"
+TORCHSCRIPT = "TorchScript program"
+EXPORTED = "torch.export program"
 #: The pickle only names tensors; ten thousand of them take about 2 MB.
-MAX_PICKLE_BYTES = 2**26
+MAX_PICKLE_BYTES = 2**23
+_ENTRY = re.compile(
+    r"data\.pkl|data/\d{1,9}|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id"
+)
 _RESAVE = (
     "in an environment where you trust the file: "
     "torch.save(model.state_dict(), path), or certify.checkpoints.save(path, model, header)"
@@ -49,20 +56,17 @@ def read_archive(path: Path) -> Any:
 
 
 def program_kind(path: Path) -> str | None:
-    """ "TorchScript" or "torch.export program" when the file is an archive of that kind, else None."""
+    """TORCHSCRIPT or EXPORTED when the file is an archive of that kind, else None."""
     with open_regular(path, KIND) as file:
         if file.read(4) != b"PK\x03\x04":
             return None
-        try:
-            names = {name.partition("/")[2] or name for name in zipfile.ZipFile(file).namelist()}
-        except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError):
-            return None
+        names = {name.partition("/")[2] or name for name in open_zip(file, path, KIND).namelist()}
     if "archive_format" in names or any(
         n.startswith(("models/", "serialized_exported_program")) for n in names
     ):
-        return "torch.export program"
+        return EXPORTED
     if "constants.pkl" in names or any(n.startswith("code/") for n in names):
-        return "TorchScript"
+        return TORCHSCRIPT
     return None
 
 
@@ -71,15 +75,28 @@ def load_program(path: Path, kind: str, device: torch.device | str) -> torch.nn.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if kind == "TorchScript":
+            if kind == TORCHSCRIPT:
                 return torch.jit.load(str(path), map_location=device).eval()
             module = torch.export.load(str(path)).module().to(device)
-            # Exported programs are fixed graphs: eval() is refused by torch, the flag means nothing.
-            for part in module.modules():
-                part.training = False
-            return module
     except Exception as error:
         raise unreadable(path, kind, f"torch cannot open it ({_first_line(error)})") from error
+    _refuse_training_graph(module, path)
+    for part in module.modules():
+        part.training = False  # a fixed graph: torch refuses eval(), and the flag switches nothing
+    return module
+
+
+def _refuse_training_graph(module: Any, path: Path) -> None:
+    # Where each operator keeps its "training" switch; export froze it at that moment's value.
+    switch = {"aten.dropout.default": 2, "aten.feature_dropout.default": 2, "aten.batch_norm.default": 5}
+    for node in module.graph.nodes:
+        place = switch.get(str(node.target))
+        if place is not None and len(node.args) > place and node.args[place] is True:
+            raise InvalidModel(
+                f"{path} was exported in training mode",
+                why=f"its operator {node.name} ({node.target}) is frozen in training mode",
+                remedy="call model.eval() before torch.export.export, and export again",
+            )
 
 
 def _judge(file: IO[bytes], path: Path) -> None:
@@ -94,17 +111,17 @@ def _judge(file: IO[bytes], path: Path) -> None:
         raise unreadable(path, KIND, f"it starts with the bytes {magic.hex()}, not with those of an archive")
     archive = inspect_zip(file, path, KIND)
     entries = {info.filename: info for info in archive.infolist()}
-    programs = [name for name in entries if name.endswith("data.pkl")]
-    if len(programs) != 1:
-        raise unreadable(path, KIND, f"its archive has {len(programs)} entries data.pkl, not one")
-    prefix = programs[0].removesuffix("data.pkl")
-    if (
-        not all(name.startswith(prefix) for name in entries)
-        or entries[programs[0]].file_size > MAX_PICKLE_BYTES
-    ):
-        raise untrusted(path, "its archive does not have the structure that torch.save writes")
+    prefix = next(iter(entries), "").partition("/")[0] + "/"
+    program = entries.get(f"{prefix}data.pkl")
+    if program is None:
+        raise unreadable(path, KIND, "its archive holds no tensors (no entry data.pkl)")
+    for name in entries:
+        if not name.startswith(prefix) or not _ENTRY.fullmatch(name.removeprefix(prefix)):
+            raise untrusted(path, f"its archive holds {name[:80]!r}, which torch.save does not write")
+    if program.file_size > MAX_PICKLE_BYTES:
+        raise untrusted(path, f"its description of tensors takes {program.file_size} bytes")
     try:
-        content = plan(archive.read(programs[0]))
+        content = plan(archive.read(program))
     except RefusedPickle as error:
         raise untrusted(path, f"its pickle does more than describe tensors: {error}", _RESAVE) from error
     except (zipfile.BadZipFile, OSError, EOFError) as error:

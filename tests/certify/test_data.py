@@ -163,7 +163,7 @@ def test_files_that_do_not_belong_together(tmp_path):
 
 GOOD_IDX = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
 BAD_IDX = {
-    "empty": (b"", "inside its header"),
+    "empty": (b"", "empty|inside its header"),
     "half a header": (GOOD_IDX[:9], "inside its header"),
     "one byte short": (GOOD_IDX[:-1], "before its header says"),
     "one byte long": (GOOD_IDX + b"x", "longer than its header"),
