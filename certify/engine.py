@@ -18,7 +18,7 @@ from torch import Tensor
 
 from certify.classifier import BaseClassifier
 from certify.noise import Noise
-from certify.procedures import Outcome, Procedure, Progress
+from certify.outcome import Outcome, Procedure, Progress
 
 #: Inputs are admitted until a round asks for this many batches, so that few rows are padding.
 BATCHES_PER_ROUND = 8

@@ -7,6 +7,7 @@ likely to return under noise; a confidence bound on that probability proves a ra
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,8 @@ from certify.contract import check_inputs
 from certify.engine import Request, Sampler, drive
 from certify.errors import InvalidSetting
 from certify.noise import Noise, make_noise
-from certify.procedures import Outcome, Procedure, make_procedure
+from certify.outcome import Outcome, Procedure
+from certify.procedures import make_procedure
 from certify.radii import radius_down
 from certify.records import Record, Run, Status
 from certify.store import RunStore, open_run
@@ -42,6 +44,17 @@ class Prediction:
     counts: tuple[int, ...]
     p_value: float
     samples: int
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One call of ``certify``: checked inputs, the plan, and the engine."""
+
+    x: Tensor
+    y: Tensor | None
+    ids: list[int]
+    procedure: Procedure
+    sampler: Sampler
 
 
 class Smoothed:
@@ -98,7 +111,7 @@ class Smoothed:
         mode: str = "radius",
         n_max: int = 100_000,
         seed: int = 0,
-        store: RunStore | str | None = None,
+        store: RunStore | str | os.PathLike[str] | None = None,
         settings: Mapping[str, Any] | None = None,
         on_record: Callable[[Record], None] | None = None,
         on_samples: Callable[[int], None] | None = None,
@@ -120,31 +133,37 @@ class Smoothed:
         described = self.settings(x, procedure=procedure, alpha=alpha, mode=mode, seed=seed)
         described |= dict(settings or {})
         guarantee = self.guarantee(procedure, alpha)
-        if isinstance(store, str) or hasattr(store, "__fspath__"):
+        # Everything that can be refused is refused before a run directory exists.
+        self.noise.prepare(x)
+        work = _Work(x, y, ids, procedure, self._sampler(x[:8], seed=seed, purpose="certify"))
+        listeners = on_record, on_samples
+        if isinstance(store, str | os.PathLike):
             with open_run(store, described, guarantee) as opened:
-                return self._certify(
-                    x, y, ids, procedure, described, guarantee, opened, seed, on_record, on_samples
-                )
-        return self._certify(x, y, ids, procedure, described, guarantee, store, seed, on_record, on_samples)
+                self._certify(work, opened, *listeners)
+                return opened.run()
+        records = self._certify(work, store, *listeners)
+        return Run(records, described, guarantee) if store is None else store.run()
 
-    def _certify(self, x, y, ids, procedure, settings, guarantee, store, seed, on_record, on_samples) -> Run:
-        place = {id: i for i, id in enumerate(ids)}
-        todo = [i for i, id in enumerate(ids) if store is None or not store.has(id)]
-        records: list[Record] = []
-        if todo:
-            prepared = ((ids[i], self.noise.prepare(x[i], device=self.device)) for i in todo)
-            sampler = self._sampler(x[todo[:8]], seed=seed, purpose="certify")
-            for id, outcome, seconds in drive(sampler, procedure, prepared, on_samples=on_samples):
-                target = None if y is None else int(y[place[id]])
-                record = self._record(id, target, outcome, seconds)
-                if store is not None:
-                    store.add(record)
-                records.append(record)
-                if on_record is not None:
-                    on_record(record)
-        if store is not None:
-            return store.run()
-        return Run(sorted(records, key=lambda r: place[r.index]), settings, guarantee)
+    def _certify(
+        self,
+        work: _Work,
+        store: RunStore | None,
+        on_record: Callable[[Record], None] | None,
+        on_samples: Callable[[int], None] | None,
+    ) -> list[Record]:
+        """Fresh records in input order; each is in the store before the next round begins."""
+        place = {id: i for i, id in enumerate(work.ids)}
+        todo = [i for i, id in enumerate(work.ids) if store is None or not store.has(id)]
+        prepared = ((work.ids[i], self.noise.prepare(work.x[i], device=self.device)) for i in todo)
+        records = []
+        for id, outcome, seconds in drive(work.sampler, work.procedure, prepared, on_samples=on_samples):
+            target = None if work.y is None else int(work.y[place[id]])
+            records.append(self._record(id, target, outcome, seconds))
+            if store is not None:
+                store.add(records[-1])
+            if on_record is not None:
+                on_record(records[-1])
+        return sorted(records, key=lambda r: place[r.index])
 
     def _record(self, id: int, target: int | None, outcome: Outcome, seconds: float) -> Record:
         certified = outcome.status is Status.CERTIFIED

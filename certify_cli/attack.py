@@ -115,7 +115,7 @@ def _attack_run(
             row["index"]: AttackOutcome.from_json(row)
             for row in stored.attacks
             if (row["smoothed"], row["norm"], row["eps"], row["preset"], row["seed"])
-            == (not base, threat.name, eps, chosen, seed)
+            == (not base, threat.norm_name, eps, chosen, seed)
         }
         outcomes = _run(
             target,
@@ -137,10 +137,10 @@ def _attack_run(
                     "x_adv": np.stack([np.asarray(o.adversarial) for o in found]),
                 },
             )
-        hits = stored.run.contradictions(outcomes) if threat.name == "2" else []
+        hits = stored.run.contradictions(outcomes) if threat.norm_name == "2" else []
         store.put_document(
             "contradictions",
-            {"checked": len(outcomes), "hits": [o.to_json() for o in hits], "norm": threat.name},
+            {"checked": len(outcomes), "hits": [o.to_json() for o in hits], "norm": threat.norm_name},
         )
     return outcomes, hits
 
@@ -170,7 +170,7 @@ def _show(outcomes: AttackRun, *, as_json: bool, hits: list[Any]) -> None:
     distances = sorted(o.distance for o in outcomes if o.distance is not None)
     summary = {
         "preset": outcomes.preset,
-        "norm": outcomes.threat.name,
+        "norm": outcomes.threat.norm_name,
         "eps": outcomes.threat.eps,
         "inputs": len(outcomes),
         "counts": {str(k): v for k, v in outcomes.counts().items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,7 +55,7 @@ def bounds(
         )
     sample = datasets.load(data, split="train", root=data_root, limit=points)
     results = []
-    for norm in (1, 2, "inf"):
+    for norm in (1, 2, math.inf):
         cls = analysis.Linear(norm=norm, radius=weight_radius)
         generator = torch.Generator().manual_seed(seed)
         results.append(analysis.empirical_rademacher(cls, sample.x, draws=draws, generator=generator))
@@ -78,9 +79,9 @@ def _print(results: list[Any], title: str) -> None:
     from rich.table import Table
 
     table = Table(
-        "quantity", "estimate or bound", "value", "interval", "validity", title=title, title_justify="left"
+        "R_S of", "estimate or bound", "value", "interval", "validity", title=title, title_justify="left"
     )
     for r in results:
         interval = f"{r.low:.4g} to {r.high:.4g}" if r.side == "estimate" else ""
-        table.add_row(r.target, r.name, f"{r.value:.4g}", interval, r.validity)
+        table.add_row(r.predictor.removeprefix("class: "), r.name, f"{r.value:.4g}", interval, r.validity)
     common.tables().print(table)

@@ -38,12 +38,12 @@ def _check(what: str, state: str, found: str, remedy: str = "") -> dict[str, str
 
 def _packages() -> list[dict[str, str]]:
     """The siblings must be this installation's, not folders that happen to have their names."""
-    from certify import registry
+    from certify import siblings
 
     out = []
     for name in ("pdenets", "attacks", "analysis", "reports"):
         try:
-            registry.check_sibling(name)
+            siblings.check(name)
             out.append(_check(f"package {name}", "ok", "this installation's"))
         except ImportError as error:
             out.append(_check(f"package {name}", "problem", str(error).splitlines()[0], "rename that file"))

@@ -72,15 +72,11 @@ def radius(
     """Prove, input by input, how far the smoothed classifier cannot change its class."""
     import certify
 
+    arguments = common.json_object(arch_args, "--arch-args")
     options = _mode_options(mode, {"slack": slack, "step": step, "radius": at, "n0": n0, "n": n})
     if mode == "fixed":
         n_max = 0
-    network = certify.load(
-        model,
-        device=common.pick_device(device),
-        arch=arch,
-        arguments=common.json_object(arch_args, "--arch-args"),
-    )
+    network = certify.load(model, device=common.pick_device(device), arch=arch, arguments=arguments)
     header = getattr(network, "certify_header", None)
     dataset = common.open_data(header, data, split=split, root=data_root, limit=limit, skip=skip)
     smoothed = certify.Smoothed(

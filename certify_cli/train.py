@@ -70,15 +70,16 @@ def train(
         )
     chosen = {"root": data_root, "download": download, "seed": seed}
     train_data = datasets.load(data, split="train", limit=limit, **chosen)
+    arguments, extra = common.json_object(arch_args, "--arch-args"), common.json_object(options, "--options")
     with progress_bar(title=f"training {arch}") as report:
         result = run_training(
             train_data,
             arch=arch,
             out=out,
-            arguments=common.json_object(arch_args, "--arch-args"),
+            arguments=arguments,
             sigma=sigma,
             regulariser=regulariser,
-            options=common.json_object(options, "--options"),
+            options=extra,
             epochs=epochs,
             lr=lr,
             batch_size=batch_size,

@@ -21,7 +21,7 @@ class Progress:
 
 @contextlib.contextmanager
 def progress_bar(*, title: str = "training") -> Iterator[Callable[[Progress], None]]:
-    """A callback for ``pdenets.training.train`` that draws a bar on stderr."""
+    """A callback for ``pdenets.training.train`` that draws a bar on stderr where that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -30,7 +30,8 @@ def progress_bar(*, title: str = "training") -> Iterator[Callable[[Progress], No
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("{task.fields[losses]}"), TimeRemainingColumn(),
     )  # fmt: skip
-    with Bar(*columns, console=Console(stderr=True), refresh_per_second=2) as bar:
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, refresh_per_second=2, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None, losses="")
 
         def report(p: Progress) -> None:

@@ -1,0 +1,120 @@
+"""Every mistake a user can make in these verbs: a named error, its cause, a remedy, exit 2, no run left."""
+
+import numpy as np
+import pytest
+import torch
+
+RADIUS = ("radius", "--model", "{ckpt}", "--sigma", "0.25", "--limit", "2", "--out", "{out}")
+TRAIN = ("train", "--data", "digits", "--out", "{tmp}/x.pt")
+
+MISTAKES = [
+    # (what is typed, the error's name, a word of the remedy or cause)
+    ((*RADIUS, "--alpha", "0"), "InvalidSetting", "alpha"),
+    ((*RADIUS, "--alpha", "0.7"), "InvalidSetting", "alpha"),
+    ((*RADIUS, "--alpha", "nan"), "InvalidSetting", "alpha"),
+    ((*RADIUS[:4], "0", *RADIUS[5:]), "InvalidSetting", "sigma"),
+    ((*RADIUS[:4], "-1", *RADIUS[5:]), "InvalidSetting", "sigma"),
+    ((*RADIUS[:4], "nan", *RADIUS[5:]), "InvalidSetting", "sigma"),
+    ((*RADIUS[:4], "inf", *RADIUS[5:]), "InvalidSetting", "sigma"),
+    ((*RADIUS, "--mode", "best"), "InvalidSetting", "radius, grid, decide, fixed"),
+    ((*RADIUS, "--mode", "fixed", "--n", "0"), "InvalidSetting", "n"),
+    ((*RADIUS, "--mode", "fixed", "--n0", "0"), "InvalidSetting", "n0"),
+    ((*RADIUS, "--mode", "decide"), "InvalidSetting", "--radius"),
+    ((*RADIUS, "--mode", "decide", "--radius", "-1"), "InvalidSetting", "radius"),
+    ((*RADIUS, "--mode", "grid", "--step", "0"), "InvalidSetting", "step"),
+    ((*RADIUS, "--n", "100"), "InvalidSetting", "--n"),
+    ((*RADIUS, "--mode", "fixed", "--slack", "0.1"), "InvalidSetting", "--slack"),
+    ((*RADIUS, "--n-max", "0"), "InvalidSetting", "n_max"),
+    ((*RADIUS, "--slack", "2"), "InvalidSetting", "slack"),
+    ((*RADIUS, "--noise", "pink"), "InvalidSetting", "lattice"),
+    ((*RADIUS, "--grid", "0"), "InvalidSetting", "grid"),
+    ((*RADIUS, "--device", "tpu"), "InvalidSetting", "--device auto"),
+    ((*RADIUS, "--device", "cuda:99"), "InvalidSetting", "cpu"),
+    ((*RADIUS, "--dtype", "int8"), "InvalidSetting", "fp32"),
+    ((*RADIUS, "--batch-size", "0"), "InvalidSetting", "batch"),
+    ((*RADIUS, "--data", "imagenette"), "DataNotFound", "imagenette"),
+    ((*RADIUS, "--data", "moons"), "InvalidInput", "shape|takes"),
+    ((*RADIUS, "--split", "validation"), "InvalidSetting", "split"),
+    ((*RADIUS, "--skip", "100000"), "InvalidSetting", "skip"),
+    ((*RADIUS, "--data", "{tmp}/none.npz"), "DataNotFound|UnreadableFile", "none.npz"),
+    ((*RADIUS, "--data", "{offgrid}"), "InvalidInput", "grid"),
+    ((*RADIUS, "--data", "{tripled}"), "InvalidInput", "range|bounds|outside"),
+    ((*RADIUS, "--data", "{holes}"), "InvalidInput", "NaN|finite"),
+    ((*RADIUS, "--arch-args", "width=3"), "InvalidSetting", "JSON"),
+    (("radius", "--model", "{tmp}/nowhere.pt", "--sigma", "0.25"), "UnreadableFile", "nowhere.pt"),
+    (("radius", "--model", "{garbage}", "--sigma", "0.25"), "UnreadableFile|UntrustedFile", "garbage"),
+    (("radius", "--model", "{bare}", "--sigma", "0.25"), "ArchitectureMismatch|UnreadableFile", "arch"),
+    (("radius", "-m", "{bare}", "-s", "0.25", "--arch", "no-net"), "ArchitectureMismatch", "no-net"),
+    (("attack",), "InvalidSetting", "--model"),
+    (("attack", "{tmp}/norun"), "UnreadableFile", "run directory"),
+    (("attack", "{run}", "--norm", "7"), "InvalidSetting", "norm"),
+    (("attack", "{run}", "--eps", "-1"), "InvalidSetting", "eps"),
+    (("attack", "{run}", "--preset", "deadly"), "InvalidSetting", "preset"),
+    (("attack", "{run}", "--model", "{other}"), "InvalidSetting", "either|not both"),
+    (("bounds",), "InvalidSetting", "--data"),
+    (("bounds", "--data", "digits", "--weight-radius", "-1"), "InvalidSetting", "radius"),
+    (("compare", "{tmp}/norun"), "UnreadableFile", "run directory"),
+    (("report", "{tmp}/norun"), "UnreadableFile", "run directory"),
+    (("export", "{tmp}/norun"), "UnreadableFile", "run directory"),
+    (("export", "{run}", "--to", "xls"), "InvalidSetting", "csv"),
+    (("train", "--data", "digits"), "InvalidSetting", "--out"),
+    ((*TRAIN, "--arch", "transformer"), "ArchitectureMismatch", "transformer"),
+    (("train", "--data", "nothing", "--out", "{tmp}/x.pt"), "DataNotFound", "nothing"),
+    ((*TRAIN, "--sigma", "-1"), "InvalidSetting", "sigma"),
+    ((*TRAIN, "--lr", "-1"), "InvalidSetting", "lr"),
+    ((*TRAIN, "--regulariser", "magic"), "InvalidSetting", "magic"),
+    ((*TRAIN, "--options", "[1]"), "InvalidSetting", "JSON"),
+    (("train", "--data", "digits", "--out", "{tmp}/x.doc", "--epochs", "1"), "InvalidSetting", ".pt"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory, checkpoint, run):
+    tmp = tmp_path_factory.mktemp("mistakes")
+    (tmp / "garbage.pt").write_bytes(b"not a model at all" * 10)
+    torch.save({"weight": torch.zeros(3)}, tmp / "bare.pt")
+    x, y = np.zeros((2, 1, 8, 8), np.float32), np.zeros(2, np.int64)
+    np.savez(tmp / "offgrid.npz", x=x + 0.0123, y=y)
+    np.savez(tmp / "tripled.npz", x=x + 3, y=y)
+    np.savez(tmp / "holes.npz", x=x + np.nan, y=y)
+    other = {f: tmp / f"{f}.npz" for f in ("offgrid", "tripled", "holes")}
+    files = {"garbage": tmp / "garbage.pt", "bare": tmp / "bare.pt", "other": checkpoint}
+    return {"tmp": tmp, "ckpt": checkpoint, "run": run, **files, **other}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("typed", "name", "word"), MISTAKES, ids=lambda v: " ".join(v)[:90] if isinstance(v, tuple) else None
+)
+def test_mistakes_are_named(cli, places, tmp_path, typed, name, word):
+    out = tmp_path / "out"
+    done = cli(*(str(a).format(out=out, **places) for a in typed))
+    assert done.exit_code == 2, done.output
+    first = done.stderr.splitlines()[0]
+    assert first.split(":")[0] in name.split("|"), done.stderr
+    assert "\n  why: " in done.stderr
+    assert "\n  do:  " in done.stderr
+    assert any(w in done.stderr for w in word.split("|")), done.stderr
+    assert done.stdout == ""
+    assert not out.exists(), "a refused run leaves nothing behind"
+    assert not (places["tmp"] / "x.pt").exists()
+
+
+def test_another_sigma_in_the_same_directory_is_refused(cli, checkpoint, run):
+    done = cli("radius", "--model", checkpoint, "--sigma", 0.5, "--limit", 6, "--n-max", 2000, "--out", run)
+    assert done.exit_code == 2
+    assert "RunConflict" in done.stderr
+    assert "sigma" in done.stderr
+
+
+def test_another_model_cannot_pose_as_the_certified_one(cli, run, tmp_path, checkpoint):
+    import certify
+    from certify import checkpoints
+
+    header, state = checkpoints.read(checkpoint)
+    state = {k: v + 1e-3 for k, v in state.items()}
+    network = checkpoints.build(header, state)
+    checkpoints.save(tmp_path / "swapped.pt", network, header)
+    from certify_cli.reopen import reopen
+
+    with pytest.raises(certify.errors.EvidenceFails):
+        reopen(run, model=tmp_path / "swapped.pt")

@@ -1,0 +1,124 @@
+"""The road a user takes, verb by verb, on a tiny model."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from certify_cli.main import app
+
+VERBS = sorted(command.name for command in app.registered_commands)
+
+
+def test_radius_needs_only_model_and_sigma(cli, checkpoint, tmp_path, monkeypatch):
+    """The command as printed in the README, on a self-describing checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    done = cli("radius", "--model", checkpoint, "--sigma", 0.25, "--limit", 3, "--n-max", 500)
+    assert done.exit_code == 0, done.output
+    assert "certified accuracy" in done.stdout
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_radius_json_has_the_documented_fields(cli, checkpoint, run):
+    done = cli(
+        "radius",
+        "--model",
+        checkpoint,
+        "--sigma",
+        0.25,
+        "--limit",
+        6,
+        "--n-max",
+        2000,
+        "--out",
+        run,
+        "--json",
+    )
+    out = json.loads(done.stdout)
+    assert set(out) >= {
+        "run", "inputs", "certified", "abstained", "failed", "clean_accuracy", "certified_accuracy",
+        "mean_radius", "samples_per_input", "settings", "guarantee",
+    }  # fmt: skip
+    assert out["certified"] + out["abstained"] + out["failed"] == out["inputs"] == 6
+    assert [set(row) for row in out["certified_accuracy"]] == [
+        {"radius", "value", "low", "high", "level"}
+    ] * 6
+    assert out["fresh_inputs"] == 0, "the run directory was complete: nothing may be sampled again"
+    assert "probability at least 0.999" in out["guarantee"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [("fixed", ["--n0", 20, "--n", 300]), ("grid", ["--step", 0.1]), ("decide", ["--radius", 0.1])],
+)
+def test_every_mode_runs(cli, checkpoint, tmp_path, mode, options):
+    cost = [] if mode == "fixed" else ["--n-max", 1000]
+    done = cli("radius", "-m", checkpoint, "-s", 0.25, "--limit", 3, "--mode", mode, *options, *cost,
+               "--out", tmp_path / "r", "--json")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["settings"]["mode"] == mode
+
+
+def test_batch_size_changes_no_byte_of_a_record(cli, checkpoint, tmp_path):
+    rows = []
+    for size in (1, 64):
+        out = tmp_path / f"b{size}"
+        cli("radius", "-m", checkpoint, "-s", 0.25, "--limit", 2, "--mode", "fixed", "--n0", 10, "--n", 200,
+            "--batch-size", size, "--out", out)  # fmt: skip
+        table = csv.DictReader(io.StringIO(cli("export", out, "--to", "csv").stdout))
+        rows.append([{k: v for k, v in row.items() if k != "seconds"} for row in table])
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 2
+
+
+def test_attack_compare_bounds_report_export(cli, run, tmp_path):
+    attacked = cli("attack", run, "--limit", 3, "--json")
+    assert attacked.exit_code == 0, attacked.output
+    assert json.loads(attacked.stdout)["contradictions"] == []
+    bounded = json.loads(cli("bounds", run, "--points", 50, "--draws", 50, "--json").stdout)
+    assert {"covering bound, as printed", "covering bound, corrected"} <= {
+        r["name"] for r in bounded["results"]
+    }
+    compared = cli("compare", run, "--points", 50, "--json")
+    assert compared.exit_code == 0, compared.output
+    claims = {row["claim"]: row for row in json.loads(compared.stdout)["claims"]}
+    assert {"T1", "T2", "T3", "T4", "T5", "R1"} <= set(claims)
+    written = cli("report", run)
+    assert written.exit_code == 0, written.output
+    page = (run / "report.html").read_text()
+    assert "not a certificate" in page
+    locuslab = cli("export", run, "--to", "locuslab").stdout
+    assert locuslab.splitlines()[0].split("\t") == ["idx", "label", "predict", "radius", "correct", "time"]
+
+
+def test_formulas_flag_the_printed_one(cli, checkpoint, run):
+    asked = ("--sigma", 0.25, "--limit", 6, "--n-max", 2000, "--out", run)
+    done = cli("radius", "-m", checkpoint, *asked, "--formulas", "--json")
+    rows = json.loads(done.stdout)["formulas"][0]["radii"]
+    assert {row["name"]: row["sound"] for row in rows} == {
+        "cohen": True, "margin": True, "lipschitz": True, "dimension": True, "as_printed": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_help_shows_an_example(verb):
+    done = CliRunner().invoke(app, [verb, "--help"])
+    assert done.exit_code == 0
+    assert f"certify {verb}" in done.stdout.split("Example")[1]
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['certify', '--help']\n"
+        "from certify_cli.main import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'scipy', 'pandas', 'matplotlib')))"
+    )
+    began = time.perf_counter()
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    print(f"certify --help took {time.perf_counter() - began:.2f} s")
