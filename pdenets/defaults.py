@@ -25,7 +25,7 @@ DEFAULTS: Mapping[str, TrainingDefaults] = {
     "mnist": TrainingDefaults(
         epochs=8,
         batch_size=256,
-        options={"diffusion": {"share": 0.25}, "residual": {"share": 0.25}},
+        options={"diffusion": {"weight": 10.0, "share": 0.25}, "residual": {"weight": 10.0, "share": 0.25}},
     ),
     "digits": TrainingDefaults(epochs=40, batch_size=64),
     "moons": TrainingDefaults(

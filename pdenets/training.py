@@ -234,7 +234,7 @@ class _Loop:
         for step, (x, y) in enumerate(self._batches(epoch), start=1):
             self._set_rate((epoch - 1) * self.steps + step - 1)
             losses = self.regulariser.loss(self.model, x, y, generator=generator)
-            self._step(sum(losses.values()))
+            self._step(torch.stack(list(losses.values())).sum())
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach())
             if self.progress is not None:
