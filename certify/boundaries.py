@@ -20,7 +20,7 @@ from certify.walks import SAFETY, Walk
 #: Shares of alpha that interim looks may use, tried from the largest down.
 _SHARES = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 #: What interim looks may cost at n_max, as a shift of the certified radius in units of sigma.
-_SHIFT = 7e-4
+_SHIFT = 1e-4
 
 
 @functools.lru_cache(maxsize=256)

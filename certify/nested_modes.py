@@ -37,7 +37,7 @@ class Grid:
     n_max: int = 100_000
     first: int = 16
     growth: float = 1.15
-    gamma: float = 0.1
+    gamma: float = 0.15
     tv: float = 0.0
 
     name = "grid"
@@ -68,9 +68,10 @@ class Grid:
 
     def guarantee(self) -> str:
         return (
-            f"The radius is the largest of {len(self.tests.targets)} given ones that nested exact sequential "
-            f"tests accept ({len(self.tests.looks)} looks fixed beforehand, at most {self.n_max} samples); by "
-            f"dynamic programming the result is wrong with probability at most {self.tests.errors.max():.6g}."
+            f"The radius is the largest of {len(self.tests.targets)} given ones that nested exact sequential"
+            f" tests accept ({len(self.tests.looks)} looks fixed beforehand, at most {self.n_max} samples);"
+            " by dynamic programming the result is wrong with probability at most"
+            f" {self.tests.errors.max():.6g}."
         )
 
     def start(self) -> NestedProgress:
@@ -130,10 +131,11 @@ class Radius:
 
     def guarantee(self) -> str:
         return (
-            f"The bound on the class probability is a sequential Clopper-Pearson bound, inverted from "
-            f"{len(self.tests.targets)} nested exact tests and floored to them ({len(self.tests.looks)} looks "
-            f"fixed beforehand, at most {self.n_max} samples); by dynamic programming it is wrong with "
-            f"probability at most {self.tests.errors.max():.6g}, whenever sampling ends."
+            "The bound on the class probability is a sequential Clopper-Pearson bound, inverted from"
+            f" {len(self.tests.targets)} nested exact tests and floored to them"
+            f" ({len(self.tests.looks)} looks fixed beforehand, at most {self.n_max} samples); by dynamic"
+            f" programming it is wrong with probability at most {self.tests.errors.max():.6g}, whenever"
+            " sampling ends."
         )
 
     def start(self) -> NestedProgress:

@@ -16,9 +16,10 @@ event that a class with p_c < p_target is ever certified, were sampling never st
 2. Every p_c < p_target. Merge probability from a smaller class into a larger one: seen only at
    their own samples, the difference of the two counts is a +-1 walk, whose absolute value is a
    Markov chain: from k >= 1 it moves up with probability (a^(k+1) + b^(k+1)) / (a^k + b^k), a and
-   b = 1 - a being the two shares, which increases in |a - b| and in k; from 0 it always moves up. So |difference| grows stochastically, path by
-   path, and with it the chance that one of the two ever passes n_j/2 far enough: P(E) is
-   Schur-convex in (p_c). Vectors bounded by p_target are majorised by (p_target, 1 - p_target).
+   b = 1 - a being the two shares, which increases in |a - b| and in k; from 0 it always moves up.
+   So |difference| grows stochastically, path by path, and with it the chance that the larger of
+   the two counts ever reaches the boundary: P(E) is Schur-convex in (p_c). Vectors bounded by
+   p_target are majorised by (p_target, 1 - p_target).
 
 Hence P(E) <= P(either of two classes with probabilities p_target and 1 - p_target ever reaches
 the boundary) in both cases. That is the number ``false_certification``, computed exactly below
@@ -127,10 +128,11 @@ class ExactSequentialTest:
 def operating(looks: np.ndarray, accept: np.ndarray, futility: np.ndarray, p: float) -> Operating:
     """Exact operating characteristics of a pair of boundaries for a class of probability p."""
     certified = futile = samples = 0.0
-    running, n = 1.0, 0
+    n, left = 0, 1.0
     for n, up, down, running in stopping(looks, accept, futility, p):
         certified, futile, samples = certified + up, futile + down, samples + n * (up + down)
-    return Operating(certified, futile, running, samples + n * running)
+        left = running
+    return Operating(certified, futile, left, samples + n * left)
 
 
 @functools.lru_cache(maxsize=512)
