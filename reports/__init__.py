@@ -1,7 +1,7 @@
 """Reports of stored runs: tables, plots, HTML, LaTeX, model cards. Reads records only.
 
 ``reports.build(run_directory)`` writes report.html (self-contained), table.tex, card.md and
-plots/*.svg. Names are resolved on first use.
+plots/*.svg; ``reports.compare([run, run])`` writes compare.html. Names are resolved on first use.
 """
 
 from __future__ import annotations
@@ -10,12 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reports.comparison import CompareFiles as CompareFiles
+    from reports.comparison import compare as compare
     from reports.report import ReportFiles as ReportFiles
     from reports.report import build as build
 
-_HOME = {"build": "reports.report", "ReportFiles": "reports.report"}
+_HOME = {
+    "CompareFiles": "reports.comparison",
+    "ReportFiles": "reports.report",
+    "build": "reports.report",
+    "compare": "reports.comparison",
+}
 
-__all__ = ["ReportFiles", "build"]
+__all__ = ["CompareFiles", "ReportFiles", "build", "compare"]
 
 
 def __getattr__(name: str) -> Any:

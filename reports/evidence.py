@@ -134,6 +134,8 @@ class Evidence:
     @cached_property
     def radii(self) -> tuple[float, ...]:
         """The radii of the summary table: a round step, from 0 past the largest certificate."""
+        if self._decided:
+            return 0.0, self._decided
         best = max((r.radius for r in self.run if r.certified), default=0.0)
         step = _round_step(best if best > 0 else self.sigma, most=5)
         steps = max(2, math.ceil(best / step - 1e-9) + 1)
@@ -142,11 +144,17 @@ class Evidence:
     @cached_property
     def headline_radius(self) -> float:
         """The radius of the first sentence: the one decided, else about two sigma."""
-        options = self.settings.get("mode_options") or {}
-        if self.settings.get("mode") == "decide" and options.get("radius"):
-            return float(options["radius"])
+        if self._decided:
+            return self._decided
         reached = [r for r in self.radii if r <= 2 * self.sigma + 1e-12]
         return reached[-1]
+
+    @property
+    def _decided(self) -> float | None:
+        """The one radius in question where the run only decided whether it holds."""
+        options = self.settings.get("mode_options") or {}
+        known = self.settings.get("mode") == "decide" and options.get("radius")
+        return float(options["radius"]) if known else None
 
     def certified_accuracy(self, at: Sequence[float]) -> list[Estimate]:
         """Share of inputs proved correct at each radius; without labels, share proved constant."""

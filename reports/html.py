@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
@@ -13,6 +13,9 @@ from reports import numbers, tables, words
 from reports.evidence import NORMS, Evidence
 from reports.gallery import gallery
 from reports.svg import Figure, style_sheet
+
+if TYPE_CHECKING:
+    from reports.comparison import Comparison
 
 #: Ledger states and the chip each is shown with.
 CHIPS = {"holds": "good", "violated": "bad", "undetermined": "none"}
@@ -50,6 +53,15 @@ def page(evidence: Evidence, figures: Mapping[str, Figure]) -> str:
     )
 
 
+def comparison_page(comparison: Comparison, figure: Figure) -> str:
+    """Several runs side by side as one HTML document."""
+    return (
+        environment()
+        .get_template("compare.html.j2")
+        .render(comparison=comparison, figure=Markup(figure.inline()), words=words)
+    )
+
+
 def environment() -> jinja2.Environment:
     """Jinja with escaping on, undefined names refused, and the number formats as filters."""
     env = jinja2.Environment(
@@ -64,6 +76,8 @@ def environment() -> jinja2.Environment:
         "radius_short",
         "distance_up",
         "plain",
+        "points",
+        "p_value",
         "percent_down",
         "percent_up",
         "percent_interval",
@@ -71,6 +85,7 @@ def environment() -> jinja2.Environment:
         env.filters[name] = getattr(numbers, name)
     env.filters |= {"general": numbers.general, "count": numbers.count, "duration": numbers.seconds}
     env.filters["chip"] = lambda status: CHIPS.get(str(status), "none")
+    env.globals["points_interval"] = numbers.points_interval
     env.globals["asset"] = lambda name: Markup(style_sheet(name))
     return env
 

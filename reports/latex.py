@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from certify.records import Estimate
 from reports import tables
 from reports.evidence import NORMS, Evidence
 from reports.numbers import percent_down, percent_interval, percent_up, radius_down
+
+if TYPE_CHECKING:
+    from reports.comparison import Comparison
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -63,6 +68,27 @@ def latex(evidence: Evidence) -> str:
     mean = f"Mean certified radius {radius_down(evidence.run.mean_radius())}."
     lines += [f"\\par\\smallskip\\footnotesize {escape(mean)}", "\\end{table}", ""]
     return "\n".join(lines)
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """Certified accuracy of every run at common radii; needs the package booktabs."""
+    names = [escape(e.name) for e in comparison.runs]
+    lines = [
+        "% Needs \\usepackage{booktabs}. Certified values are rounded down.",
+        "\\begin{table}[t]",
+        "\\centering",
+        "\\caption{Certified accuracy with 95\\,\\% Clopper--Pearson intervals.}",
+        f"\\begin{{tabular}}{{r{' rr' * len(names)}}}",
+        "\\toprule",
+        "Radius" + "".join(f" & \\multicolumn{{2}}{{c}}{{{name}}}" for name in names) + r" \\",
+        "\\midrule",
+    ]
+    for i, radius in enumerate(comparison.radii):
+        cells = [f"{radius:g}"]
+        for row in comparison.accuracies:
+            cells += [escape(percent_down(row[i].value)), _interval(row[i])]
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""])
 
 
 def escape(text: str) -> str:

@@ -54,6 +54,22 @@ def percent_interval(estimate: Estimate, digits: int = 1) -> str:
     return f"{low}\u00a0–\u00a0{high}\u00a0%"
 
 
+def points(value: float) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return _signed(_fixed(value, 1, ROUND_HALF_EVEN, scale=100))
+
+
+def points_interval(low: float, high: float) -> str:
+    """The interval of such a difference, its ends rounded outward."""
+    first = _signed(_fixed(low, 1, ROUND_FLOOR, scale=100))
+    return f"{first} to {_signed(_fixed(high, 1, ROUND_CEILING, scale=100))}"
+
+
+def p_value(value: float) -> str:
+    """A p-value, rounded up; very small ones as a bound."""
+    return "< 0.001" if value < 0.001 else _fixed(value, 3, ROUND_CEILING)
+
+
 def level(estimate: Estimate) -> str:
     return f"{estimate.level * 100:g}\u00a0%"
 
@@ -87,6 +103,12 @@ def seconds(value: float) -> str:
     if value < 5400:
         return f"{value / 60:.1f} min"
     return f"{value / 3600:.1f} h"
+
+
+def _signed(text: str) -> str:
+    if text.strip("−0.") == "":
+        return text.removeprefix("−")
+    return text if text.startswith("−") else f"+{text}"
 
 
 def _fixed(value: float | None, digits: int, rounding: str, scale: int = 1) -> str:

@@ -9,11 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from certify.records import Status
 from reports.evidence import NORMS, Evidence
-from reports.numbers import count, general, level, percent_down, percent_interval, percent_up, radius_down
+from reports.numbers import (
+    count,
+    general,
+    level,
+    percent_down,
+    percent_interval,
+    percent_up,
+    points,
+    points_interval,
+    radius_down,
+)
+
+if TYPE_CHECKING:
+    from reports.comparison import Pair
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,20 @@ def _attack_sentence(evidence: Evidence, radius: float) -> str:
     if not tally["inconclusive"]:
         return broken
     return f"{broken} The remaining {left} are inconclusive: neither proved nor broken."
+
+
+def comparison_sentence(pair: Pair, radius: float) -> str:
+    """Which of two runs proves more at ``radius``, and whether the data can tell."""
+    if pair.reason:
+        return f"{pair.name} and {pair.baseline} are not compared: {pair.reason}."
+    row = next(d for d in pair.differences if d.radius == radius)
+    told = f"{points(row.value)} percentage points, 95 % interval {points_interval(row.low, row.high)}"
+    if row.low > 0 or row.high < 0:
+        more = "more" if row.value > 0 else "fewer"
+        claim = f"{pair.name} proves {more} inputs than {pair.baseline} at radius {radius:g}"
+    else:
+        claim = f"At radius {radius:g} these inputs do not tell {pair.name} and {pair.baseline} apart"
+    return f"{claim}: {told}."
 
 
 def sandwich_sentence(evidence: Evidence) -> str:

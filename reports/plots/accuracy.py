@@ -14,7 +14,7 @@ from reports.svg import Axes, Figure, Pair, ticks
 def accuracy(evidence: Evidence) -> Figure:
     """The share proved correct (with its pointwise band) below, the share not yet broken above."""
     extent = _extent(evidence)
-    proved = evidence.certified_accuracy(_corners([r.radius for r in evidence.run if r.certified], extent))
+    proved = evidence.certified_accuracy(corners([r.radius for r in evidence.run if r.certified], extent))
     fig = Figure("accuracy", 620, 430, "Certified and attacked accuracy", _describe(evidence))
     axes = Axes(fig, 52, 34, 552, 340, (0.0, extent), (0.0, 1.0))
 
@@ -23,7 +23,7 @@ def accuracy(evidence: Evidence) -> Figure:
         _zone_above(axes, attacked)
     _area(axes, proved)
     axes.frame(
-        f"radius ({_norm(evidence)} distance, input units)",
+        label_of_radius(evidence),
         "share of inputs",
         x_ticks=ticks(0, extent, 7),
         y_ticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
@@ -40,8 +40,9 @@ def accuracy(evidence: Evidence) -> Figure:
     return fig
 
 
-def _norm(evidence: Evidence) -> str:
-    return NORMS.get(evidence.norm, evidence.norm)
+def label_of_radius(evidence: Evidence) -> str:
+    """The horizontal axis of every accuracy plot."""
+    return f"radius ({NORMS.get(evidence.norm, evidence.norm)} distance, input units)"
 
 
 def _extent(evidence: Evidence) -> float:
@@ -52,7 +53,7 @@ def _extent(evidence: Evidence) -> float:
     return max(largest, far, evidence.sigma / 10) * 1.04
 
 
-def _corners(radii: Sequence[float], extent: float, most: int = 400) -> list[float]:
+def corners(radii: Sequence[float], extent: float, most: int = 400) -> list[float]:
     """Where the curve can step, thinned to ``most`` radii, with both ends."""
     inside = sorted({r for r in radii if 0 < r <= extent})
     if len(inside) > most:
@@ -65,7 +66,7 @@ def _attacked(evidence: Evidence, extent: float, *, smoothed: bool) -> list[Esti
     if evidence.norm != "2" or reach <= 0:
         return []
     found = [float(o["distance_l2"]) for o in evidence.nearest(smoothed=smoothed).values()]
-    return evidence.attacked_accuracy(_corners(found, reach), smoothed=smoothed)
+    return evidence.attacked_accuracy(corners(found, reach), smoothed=smoothed)
 
 
 def _curve(axes: Axes, estimates: Sequence[Estimate], css: str) -> None:
