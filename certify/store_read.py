@@ -47,6 +47,11 @@ class StoredRun:
     run_id: str
     _arrays: Mapping[str, tuple[str | None, str | None]]
 
+    @property
+    def array_names(self) -> tuple[str, ...]:
+        """Names under which arrays are stored."""
+        return tuple(self._arrays)
+
     def arrays(self, name: str) -> dict[str, np.ndarray] | None:
         """The arrays stored under ``name`` (``NAME.npz``), checked against their hash, or None."""
         return load_arrays(self.path, name, self._arrays)
