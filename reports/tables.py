@@ -58,8 +58,8 @@ def accuracy_rows(evidence: Evidence) -> list[AccuracyRow]:
 def formula_rows(evidence: Evidence) -> list[FormulaRow]:
     """Every formula of ``certify.radii`` on every certified input; empty if none is certified.
 
-    A violation is a confirmed attack on the smoothed classifier at a smaller l2 distance than
-    the formula's radius.
+    A violation is a confirmed attack on the smoothed classifier within the formula's smallest
+    value over the intervals of pA and pB: sampling error cannot explain it away.
     """
     if evidence.norm != "2":
         return []
@@ -69,7 +69,7 @@ def formula_rows(evidence: Evidence) -> list[FormulaRow]:
     rows = []
     for name, formula in RADII.items():
         values = [table[name] for _, table in found]
-        met = [(p.distance, table[name]["radius"]) for p, table in found if p.distance is not None]
+        met = [(p.distance, table[name]["low"]) for p, table in found if p.distance is not None]
         rows.append(
             FormulaRow(
                 name=name,
@@ -101,7 +101,7 @@ def refutation(evidence: Evidence, name: str = "as_printed") -> dict[str, Any] |
         if not p.record.certified:
             continue
         table = _by_name(p, evidence)
-        claimed = table[name]["radius"]
+        claimed = table[name]["low"]
         if p.attack is not None and p.distance and claimed >= p.distance:
             attacked.append((claimed / p.distance, p, table))
         total = sum(p.record.counts)
@@ -114,7 +114,7 @@ def refutation(evidence: Evidence, name: str = "as_printed") -> dict[str, Any] |
         return {
             "kind": "attack",
             "index": p.record.index,
-            "claimed": table[name]["radius"],
+            "claimed": table[name]["low"],
             "distance": p.distance,
             "before": evidence.class_name(p.record.label),
             "after": evidence.class_name((p.attack or {}).get("prediction")),
@@ -125,7 +125,7 @@ def refutation(evidence: Evidence, name: str = "as_printed") -> dict[str, Any] |
         return {
             "kind": "half-space",
             "index": p.record.index,
-            "claimed": table[name]["radius"],
+            "claimed": table[name]["low"],
             "distance": distance,
             "p": p_a,
             "table": table,
@@ -211,10 +211,33 @@ def attack_rows(evidence: Evidence) -> list[dict[str, Any]]:
     return [_attack_row(g) for g in evidence.groups]
 
 
-def ledger_rows(evidence: Evidence) -> list[Mapping[str, Any]]:
-    """The claims of the stored ledger, each beside its measurement."""
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the ledger with all its measurements."""
+
+    name: str
+    statement: str
+    reference: str
+    rows: tuple[Mapping[str, Any], ...]
+
+
+def ledger_claims(evidence: Evidence) -> list[Claim]:
+    """The stored ledger, its rows gathered by claim in their stored order."""
     document = evidence.documents.get("ledger") or {}
-    return list(document.get("claims") or ())
+    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in document.get("claims") or ():
+        key = (str(row["claim"]), str(row["statement"]), str(row.get("reference") or ""))
+        found.setdefault(key, []).append(row)
+    return [Claim(*key, tuple(rows)) for key, rows in found.items()]
+
+
+def violated_theorems(evidence: Evidence) -> list[str]:
+    """Claims that are proved and that the evidence contradicts: the evidence or this program is wrong."""
+    return [
+        claim.name
+        for claim in ledger_claims(evidence)
+        if any(row.get("sound") and row["status"] == "violated" for row in claim.rows)
+    ]
 
 
 def bound_rows(evidence: Evidence) -> list[Mapping[str, Any]]:

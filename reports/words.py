@@ -149,12 +149,12 @@ def formula_refutation(example: Mapping[str, Any] | None) -> str:
     claimed, index = general(example["claimed"], 4), example["index"]
     if example["kind"] == "attack":
         return (
-            f"Refuted by input {index}: the printed formula allows every change up to {claimed}, yet a "
-            f"change of size {general(example['distance'], 4)} was confirmed to turn class "
+            f"Refuted by input {index}: the printed formula allows every change up to {claimed} at "
+            f"least, yet a change of size {general(example['distance'], 4)} was confirmed to turn class "
             f"{example['before']} into {example['after']}."
         )
     return (
         f"Refuted by a half-space: the linear classifier with input {index}'s class probability, "
         f"{general(example['p'], 5)}, changes its class at distance exactly "
-        f"{general(example['distance'], 4)}; the printed formula allows {claimed}."
+        f"{general(example['distance'], 4)}; the printed formula allows {claimed} at least."
     )

@@ -20,15 +20,19 @@ def plane(evidence: Evidence) -> Figure | None:
     radii = np.array([r.radius if (r := evidence.by_index[p.index]).certified else 0.0 for p in pairs])
     low = np.minimum((points - radii[:, None]).min(axis=0), ends.min(axis=0))
     high = np.maximum((points + radii[:, None]).max(axis=0), ends.max(axis=0))
-    centre, half = (low + high) / 2, float((high - low).max()) * 0.53
+    low, high = low - 0.03 * (high - low), high + 0.03 * (high - low)
+    # One unit is equally long on both axes, or the discs would not be round.
+    wide = 552.0
+    scale = wide / float(high[0] - low[0])
+    if (tall := float(high[1] - low[1]) * scale) > 560:
+        wide, tall, scale = wide * 560 / tall, 560.0, scale * 560 / tall
     text = f"{len(pairs)} inputs; no attack ends inside the disc of its input."
     if evidence.contradictions:
         text = f"{len(pairs)} inputs; {len(evidence.contradictions)} attacks end inside a certified disc."
-    fig = Figure("plane", 620, 560, "Certified discs and attacks in the input plane", text)
-    x_range, y_range = ((float(c) - half, float(c) + half) for c in centre)
-    axes = Axes(fig, 46, 34, 480, 480, x_range, y_range)
+    fig = Figure("plane", 620, tall + 90, "Certified discs and attacks in the input plane", text)
+    x_range, y_range = ((float(a), float(b)) for a, b in zip(low, high, strict=True))
+    axes = Axes(fig, 46, 34, wide, tall, x_range, y_range)
     axes.frame("first coordinate", "second coordinate", x_ticks=ticks(*x_range), y_ticks=ticks(*y_range))
-    scale = 480 / (2 * half)
     for point, radius in zip(points, radii, strict=True):
         if radius > 0:
             fig.add("circle", "disc", cx=axes.x(point[0]), cy=axes.y(point[1]), r=float(radius) * scale)

@@ -180,6 +180,7 @@ def ledger() -> dict[str, Any]:
             "assumption": "votes in {0, 1}",
             "reference": "Cohen et al. 2019",
             "verdict": verdict,
+            "sound": verdict == "sound",
             "quantity": "median radius / attack distance",
             "theory": theory,
             "measured": measured,

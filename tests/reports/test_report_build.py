@@ -190,3 +190,12 @@ def test_missing_run_is_explained(tmp_path):
 
 def test_no_example_gives_no_sentence():
     assert formula_refutation(None) == ""
+
+
+def test_ledger_is_grouped_and_a_violated_theorem_alarms(tmp_path):
+    stored = stored_run(tmp_path / "ledger", inputs=8)
+    assert 'role="alert"' not in reports.build(stored).html.read_text(encoding="utf-8")
+    stored.documents["ledger"]["claims"][1]["status"] = "violated"
+    page = reports.build(stored).html.read_text(encoding="utf-8")
+    assert "The evidence contradicts a theorem: T2" in page
+    assert page.count('class="claim"') == 3

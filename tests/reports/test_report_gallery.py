@@ -109,7 +109,7 @@ def test_inputs_that_are_no_images_are_listed_by_coordinate(tmp_path):
     change = np.abs(arrays["x_adv"] - arrays["x"]).reshape(-1, 64)
     row = list(arrays["index"]).index(shown[0].index)
     assert [i for i, _, _ in shown[0].values] == sorted(np.argsort(-change[row])[:6])
-    assert "Coordinate" in reports.build(stored).html.read_text(encoding="utf-8")
+    assert "Coordinates that changed most" in reports.build(stored).html.read_text(encoding="utf-8")
 
 
 def test_plane_is_drawn_for_two_dimensional_inputs_only():
