@@ -99,8 +99,9 @@ def check_weight(name: str, tensor: Tensor) -> None:
         )
     if not tensor.is_floating_point():
         return
-    bad = int((~torch.isfinite(tensor.detach())).sum())
-    if bad:
+    finite = torch.isfinite(tensor.detach())
+    if not finite.all():
+        bad = int((~finite).sum())
         raise InvalidModel(
             f"the weight {name!r} holds NaN or infinity",
             why=f"{bad} of its {tensor.numel()} values are not finite (training may have diverged)",

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-#: About thirty thousand tensors; every instruction may cost the memory of one small object.
-MAX_STEPS = 1_000_000
+#: About fifteen thousand tensors; every instruction may cost the memory of one small object.
+MAX_STEPS = 500_000
 
 
 class RefusedPickle(Exception):
