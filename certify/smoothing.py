@@ -29,6 +29,7 @@ from certify.radii import radius_down
 from certify.records import Record, Run, Status
 from certify.store import RunStore, open_run
 from certify.tuning import choose_batch_size
+from certify.witness import declare
 
 PURPOSES = {"certify": 0, "predict": 1, "replay": 2}
 
@@ -152,6 +153,8 @@ class Smoothed:
         on_samples: Callable[[int], None] | None,
     ) -> list[Record]:
         """Fresh records in input order; each is in the store before the next round begins."""
+        if store is not None:
+            declare(store, work.procedure)
         place = {id: i for i, id in enumerate(work.ids)}
         todo = [i for i, id in enumerate(work.ids) if store is None or not store.has(id)]
         prepared = ((work.ids[i], self.noise.prepare(work.x[i], device=self.device)) for i in todo)

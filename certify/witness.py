@@ -8,9 +8,34 @@ The table is stored in the run as the document ``PLAN``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from certify.canonical import canonical
+from certify.errors import RunConflict
+
+if TYPE_CHECKING:
+    from certify.store import RunStore
 
 PLAN = "plan"
+
+
+def declare(store: RunStore, procedure: Any) -> None:
+    """Write the procedure's boundaries into the run before its first sample.
+
+    Raises RunConflict if the run was begun with other boundaries (another release, say):
+    its earlier records rest on those.
+    """
+    body = plan_of(procedure)
+    there = store.document(PLAN)
+    if body is None or (there is not None and canonical(there) == canonical(body)):
+        return
+    if there is not None:
+        raise RunConflict(
+            f"{store.path} was begun with other boundaries for its sequential tests",
+            why="its records rest on the boundaries that were declared before its first sample",
+            remedy="give this run another directory with --out",
+        )
+    store.put_document(PLAN, body)
 
 
 def plan_of(procedure: Any) -> dict[str, Any] | None:

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import certify.verification
-from certify.errors import InvalidSetting
+from certify.errors import InvalidSetting, RunConflict
 from certify.records import Run
 from certify.store import open_run, read_run
 from certify.verification import verify
 from certify.verification_bounds import recompute
 from certify.verification_replay import consistent
-from certify.witness import plan_of
+from certify.witness import declare, plan_of
 from tests.certify.sample_run import GUARANTEE, record, settings
 from tests.certify.simulated_run import OPTIONS, SHARES, certify_votes, described, procedure, write
 
@@ -238,8 +238,15 @@ def test_levels_one_and_two_need_no_torch(honest):
 
 def test_the_second_arithmetic_imports_nothing_of_the_first():
     folder = Path(certify.verification.__file__).parent
-    allowed = {"certify.independent", "certify.records", "certify.witness", "certify.store_read"}
-    allowed |= {"certify.verification_plan"}
+    allowed = {
+        "certify.independent",
+        "certify.records",
+        "certify.canonical",
+        "certify.errors",
+        "certify.witness",
+        "certify.store_read",
+    }
+    allowed |= {"certify.verification_plan", "certify.store"}
     for name in ("independent", "verification_plan", "verification_bounds", "verification_replay", "witness"):
         tree = ast.parse((folder / f"{name}.py").read_text())
         for node in ast.walk(tree):
@@ -254,3 +261,15 @@ def test_the_second_arithmetic_imports_nothing_of_the_first():
 def test_settings_of_the_simulated_runs_are_those_of_the_procedure():
     plan = procedure("grid")
     assert described("grid", plan)["mode_options"]["n_max"] == 1000
+
+
+def test_boundaries_are_declared_once(tmp_path):
+    plan, other = procedure("grid"), procedure("grid", n_max=800)
+    with open_run(tmp_path, settings(), GUARANTEE) as store:
+        declare(store, procedure("fixed"))
+        assert store.document("plan") is None
+        declare(store, plan)
+        declare(store, plan)
+        assert store.document("plan") == plan_of(plan)
+        with pytest.raises(RunConflict, match="other boundaries"):
+            declare(store, other)
