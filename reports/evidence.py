@@ -95,9 +95,11 @@ class Evidence:
         return float(self.settings["sigma"])
 
     @property
-    def dim(self) -> int:
-        dim = self.settings.get("dim")
-        return int(dim) if dim else math.prod(self.settings.get("input_shape") or (1,))
+    def dim(self) -> int | None:
+        """Coordinates of one input; None where the run does not say (an imported log)."""
+        shape = self.settings.get("input_shape")
+        dim = self.settings.get("dim") or (math.prod(shape) if shape else None)
+        return int(dim) if dim else None
 
     @property
     def alpha(self) -> float:

@@ -61,7 +61,7 @@ def formula_rows(evidence: Evidence) -> list[FormulaRow]:
     A violation is a confirmed attack on the smoothed classifier within the formula's smallest
     value over the intervals of pA and pB: sampling error cannot explain it away.
     """
-    if evidence.norm != "2":
+    if evidence.norm != "2" or evidence.dim is None:
         return []
     found = [(p, _by_name(p, evidence)) for p in evidence.points if p.record.certified]
     if not found:
@@ -94,7 +94,7 @@ def refutation(evidence: Evidence, name: str = "as_printed") -> dict[str, Any] |
     A confirmed attack inside the claimed radius if there is one (the largest ratio wins), else
     the half-space with the same class probability, whose true radius is sigma Phi^-1(pA).
     """
-    if evidence.norm != "2":
+    if evidence.norm != "2" or evidence.dim is None:
         return None
     attacked, linear = [], []
     for p in evidence.points:
@@ -277,5 +277,5 @@ def _attack_row(group: AttackGroup) -> dict[str, Any]:
 
 
 def _by_name(point: Point, evidence: Evidence) -> dict[str, dict[str, Any]]:
-    rows: Sequence[dict[str, Any]] = formula_table(point.record, evidence.sigma, evidence.dim)
+    rows: Sequence[dict[str, Any]] = formula_table(point.record, evidence.sigma, evidence.dim or 1)
     return {row["name"]: row for row in rows}

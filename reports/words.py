@@ -109,7 +109,7 @@ def guarantee_says(evidence: Evidence) -> list[str]:
         f"{evidence.alpha:g}, at most {general(expected, 2)} wrong certificates are expected among the "
         f"{count(certified)} issued.",
     ]
-    if evidence.norm == "2" and evidence.dim > 1:
+    if evidence.norm == "2" and evidence.dim is not None and evidence.dim > 1:
         said.append(
             f"An ℓ₂ radius R covers every ℓ₁ change up to R and every ℓ∞ change up to R/√{evidence.dim} "
             f"= {radius_down(1 / math.sqrt(evidence.dim), 4)} R."

@@ -199,3 +199,11 @@ def test_ledger_is_grouped_and_a_violated_theorem_alarms(tmp_path):
     page = reports.build(stored).html.read_text(encoding="utf-8")
     assert "The evidence contradicts a theorem: T2" in page
     assert page.count('class="claim"') == 3
+
+
+def test_run_from_the_library_without_provenance_reports(tmp_path):
+    stored = stored_run(tmp_path / "bare", inputs=8)
+    for key in ("model", "data", "command", "versions", "bounds"):
+        del stored.settings[key]
+    page = reports.build(stored).html.read_text(encoding="utf-8")
+    assert "lattice noise" in page

@@ -13,6 +13,7 @@ from scipy import stats
 
 import reports
 from certify.errors import InvalidCounts, InvalidSetting
+from certify.importing import import_locuslab
 from certify.records import Run
 from reports.comparison import contrast
 from reports.evidence import Evidence
@@ -143,3 +144,17 @@ def test_one_run_or_mixed_norms_are_refused(tmp_path):
     other.settings["norm"] = "1"
     with pytest.raises(InvalidSetting, match="cannot be compared"):
         reports.compare([one, other])
+
+
+def test_imported_log_is_reported_as_such_and_can_be_compared(tmp_path):
+    lines = [f"{i}\t{i % 10}\t{i % 10}\t0.{i % 9}1\t1\t0:00:01" for i in range(40)]
+    log = tmp_path / "published.tsv"
+    log.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    import_locuslab(log, sigma=0.25, alpha=0.001, n=100_000, out=tmp_path / "imported")
+    import_locuslab(log, sigma=0.5, alpha=0.001, n=100_000, out=tmp_path / "other")
+    page = reports.build(tmp_path / "imported").html.read_text(encoding="utf-8")
+    assert "imported, not verifiable" in page
+    assert "copied from another tool" in page
+    assert 'id="formulas"' not in page  # the dimension is unknown, so is the printed formula
+    found = reports.compare([tmp_path / "imported", tmp_path / "other"]).comparison
+    assert [d.value for d in found.pairs[0].differences] == [0.0] * len(found.radii)
