@@ -34,7 +34,7 @@ def untouched(model: Callable) -> Iterator[None]:
         for m, training in flags:
             m.training = training
         for p, grad, values in grads:
-            if grad is not None:
+            if grad is not None and values is not None:
                 grad.copy_(values)
             p.grad = grad
         torch.set_rng_state(cpu)

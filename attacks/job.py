@@ -35,7 +35,7 @@ class Tally:
     smoothed: bool
     correct: list[bool]
     status: list[AttackStatus] = field(init=False)
-    facts: list[dict[str, Any]] = field(init=False)
+    facts: list[Any] = field(init=False)
     point: list[np.ndarray | None] = field(init=False)
     seconds: np.ndarray = field(init=False)
 
@@ -88,7 +88,7 @@ class Tally:
         sizes = problem.eps.tolist()
         out = []
         for i, target in enumerate(problem.y.tolist()):
-            facts = {"details": {}} | self.facts[i]
+            facts: dict[str, Any] = {"details": {}} | self.facts[i]
             out.append(
                 AttackOutcome(
                     index=problem.streams.ids[i],

@@ -151,11 +151,11 @@ class AttackRun(Sequence[AttackOutcome]):
     @property
     def adversarials(self) -> dict[str, np.ndarray]:
         """Arrays ``index`` (b,) and ``x_adv`` (b, *shape) of the broken inputs."""
-        found = [o for o in self.outcomes if o.broken and o.adversarial is not None]
-        index = np.array([o.index for o in found], dtype=np.int64)
+        found = [(o.index, o.adversarial) for o in self.outcomes if o.broken and o.adversarial is not None]
+        index = np.array([i for i, _ in found], dtype=np.int64)
         return {
             "index": index,
-            "x_adv": np.stack([o.adversarial for o in found]) if found else np.zeros((0,)),
+            "x_adv": np.stack([a for _, a in found]) if found else np.zeros((0,)),
         }
 
     def frame(self) -> pandas.DataFrame:

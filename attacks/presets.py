@@ -7,21 +7,24 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from attacks.apgd import apgd_ce
+from attacks.apgd import apgd_ce, apgd_margin, apgd_targeted
+from attacks.fab import fab_targeted
 from attacks.losses import cross_entropy
 from attacks.minimal import minimal
 from attacks.pgd import pgd
 from attacks.problem import Problem
+from attacks.square import coordinate, square
 from attacks.threat import Threat
 from certify.errors import InvalidSetting
 
 #: What each preset does, in one line; also the names ``attack`` accepts.
 PRESETS = {
     "quick": "PGD-20 and APGD-CE-20: a smoke test, not evidence",
+    "standard": "AutoAttack's four at official strength: APGD-CE-100, APGD-T-100, FAB-T-100, Square-5000",
+    "thorough": "standard, then five restarts of APGD, the margin loss and the minimal attack",
     "minimal": "the smallest perturbation: DDN, FAB-T, a walk along the boundary, bisection",
     "smoothed": "PGD on the mean softmax, confirmed with fresh noise: for smoothed classifiers",
 }
-
 
 #: Attacks that use no gradient. They run last: what only they break is a sign of masked gradients.
 BLACK_BOX = ("square-5000", "coordinate-5000")
@@ -42,8 +45,22 @@ def stages(preset: str, problem: Problem) -> tuple[Stage, ...]:
             Stage("pgd-20", lambda q: pgd(q, loss=cross_entropy, steps=20)),
             Stage("apgd-ce-20", lambda q: apgd_ce(q, steps=20)),
         )
-    raise InvalidSetting(f"preset {preset!r} has no fixed-size attacks", why="it looks for minimal distances",
-                         remedy="use it with eps=None")  # fmt: skip
+    standard = (
+        Stage("apgd-ce-100", lambda q: apgd_ce(q, steps=100)),
+        Stage("apgd-t-100", lambda q: apgd_targeted(q, steps=100)),
+        Stage("fab-t-100", lambda q: fab_targeted(q, steps=100)),
+        Stage("square-5000", square) if problem.image else Stage("coordinate-5000", coordinate),
+    )
+    if preset == "standard":
+        return standard
+    return (
+        *standard[:3],
+        Stage("apgd-ce-100x5", lambda q: apgd_ce(q, restarts=5, purpose="apgd-ce-again")),
+        Stage("apgd-margin-100x5", lambda q: apgd_margin(q, restarts=5)),
+        Stage("apgd-t-100x5", lambda q: apgd_targeted(q, restarts=5, purpose="apgd-t-again")),
+        Stage("minimal", lambda q: minimal(q)[0]),
+        standard[3],
+    )
 
 
 def check_preset(preset: str, threat: Threat, *, smoothed: bool) -> None:

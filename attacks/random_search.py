@@ -1,0 +1,155 @@
+"""Black-box random search: change one window at a time, keep what lowers the margin."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.apgd import decided
+from attacks.geometry import clip, column, norm, project, unit
+from attacks.losses import margin
+from attacks.problem import Problem
+
+#: The share of coordinates in a window is halved after so many queries (Andriushchenko et al. 2020).
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+_CHUNK = 250
+
+
+@dataclass(frozen=True)
+class Window:
+    """Flat coordinates (groups, size) that change together, and the shape (size,) of an l_2 change.
+
+    Every input gives every group its own random sign.
+    """
+
+    index: Tensor
+    pattern: Tensor
+
+
+class Windows(Protocol):
+    """Where to change an input of a given shape."""
+
+    #: Largest number of groups a window has.
+    groups: int
+
+    def start(self, noise: Tensor, p: float) -> Tensor:
+        """(rows, d) first perturbation direction from uniform noise (rows, d)."""
+        ...
+
+    def draw(self, share: float, p: float, rng: np.random.Generator) -> Window:
+        """A random window over about ``share`` of the coordinates."""
+        ...
+
+
+def random_search(
+    problem: Problem, windows: Windows, *, queries: int, purpose: str, share: float = 0.8
+) -> Tensor:
+    """The lowest-margin point found with ``queries`` forward passes per input.
+
+    Windows are common to all inputs (keyed by the seed), signs are each input's own. l_inf: a
+    window moves to a face of the ball. l_2: a window receives its pattern and the mass of a second
+    window, so the norm stays eps. l_1: a few coordinates receive mass and the result is projected.
+    Returns (rows, *shape).
+    """
+    device, p = problem.x.device, problem.p
+    best = problem.x.flatten(1).clone()
+    lowest = torch.full_like(problem.eps, math.inf)
+    rng = problem.streams.shared(purpose)
+    left = torch.arange(len(problem), device=device)
+    state = _State.begin(problem, windows, purpose)
+    for query in range(queries):
+        if query % _CHUNK == 0:
+            signs = state.part.streams.uniform((_CHUNK, windows.groups), f"{purpose}/{query}") >= 0.5
+        fraction = share / 2 ** sum(query > h for h in HALVINGS)
+        window = windows.draw(fraction, p, rng)
+        second = windows.draw(fraction, p, rng) if p == 2 else window
+        state.propose(window.index.to(device), window.pattern.to(device), second.index.to(device),
+                      signs[:, query % _CHUNK, : len(window.index)])  # fmt: skip
+        if query % 50 == 49 or query == queries - 1:
+            best[left], lowest[left] = state.best, state.lowest
+            keep = (~state.won).nonzero().squeeze(1)
+            if not len(keep):
+                break
+            if len(keep) < len(left):
+                left, signs = left[keep], signs[keep]
+                state = state.take(keep)
+    problem.oracle.focus(None)
+    return best.view_as(problem.x)
+
+
+@dataclass
+class _State:
+    """The rows still searching; ``low`` and ``high`` are the faces of ball and box."""
+
+    part: Problem
+    best: Tensor
+    lowest: Tensor
+    won: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def begin(cls, problem: Problem, windows: Windows, purpose: str) -> _State:
+        flat, eps = problem.x.flatten(1), problem.eps[:, None]
+        noise = problem.streams.uniform(flat.shape[1:], f"{purpose}/start").to(flat)
+        there = flat + windows.start(noise, problem.p) * eps
+        start = project(flat, there, problem.eps, problem.p, problem.box)
+        problem.oracle.focus(problem.samples)
+        scores = problem.oracle.scores(start.view_as(problem.x))
+        value = margin(scores, problem.y)
+        low, high = clip(flat - eps, problem.box), clip(flat + eps, problem.box)
+        return cls(problem, start, value, decided(value, scores), low, high)
+
+    def take(self, rows: Tensor) -> _State:
+        part = self.part.take(rows)
+        part.oracle.focus(part.samples)
+        return _State(
+            part, self.best[rows], self.lowest[rows], self.won[rows], self.low[rows], self.high[rows]
+        )
+
+    def propose(self, index: Tensor, pattern: Tensor, second: Tensor, signs: Tensor) -> None:
+        """Evaluate one change per row and keep it where the margin falls."""
+        p = self.part.p
+        if math.isinf(p):
+            face = torch.where(signs[:, :, None], self.high[:, index], self.low[:, index])
+            tried = self.best.index_copy(1, index.flatten(), face.flatten(1))
+        elif p == 2:
+            tried = self._moved_mass(index, pattern, second, signs)
+        else:
+            tried = self._sparse(index, pattern, signs)
+        scores = self.part.oracle.scores(tried.view_as(self.part.x))
+        value = margin(scores, self.part.y)
+        better = value < self.lowest
+        self.best = torch.where(better[:, None], tried, self.best)
+        self.lowest = torch.where(better, value, self.lowest)
+        self.won = self.won | decided(value, scores)
+
+    def _moved_mass(self, index: Tensor, pattern: Tensor, second: Tensor, signs: Tensor) -> Tensor:
+        center, eps = self.part.x.flatten(1), self.part.eps[:, None]
+        delta = self.best - center
+        square = delta.square()
+        mask = torch.zeros(center.shape[1], dtype=torch.bool, device=center.device)
+        mask[second.flatten()] = True
+        mask[index.flatten()] = True
+        spare = (eps.square() - square.sum(1, keepdim=True)).clamp_min(0.0) / len(index)
+        old = delta[:, index]
+        # Squared norm the new window may take: its own, the second window's, and what the box had cut off.
+        held = (square * mask).sum(1, keepdim=True) / len(index)
+        fresh = torch.where(signs, 1.0, -1.0).to(center)[:, :, None] * pattern
+        shape = unit(fresh.flatten(0, 1), 2) + unit(old.flatten(0, 1), 2)
+        new = unit(shape, 2).view_as(old) * (spare + held).sqrt()[:, :, None]
+        delta = delta.index_fill(1, second.flatten(), 0.0)
+        delta = delta.index_copy(1, index.flatten(), new.flatten(1))
+        return clip(center + unit(delta, 2) * eps, self.part.box)
+
+    def _sparse(self, index: Tensor, pattern: Tensor, signs: Tensor) -> Tensor:
+        center, eps = self.part.x.flatten(1), self.part.eps
+        push = torch.where(signs, 1.0, -1.0).to(center)[:, :, None] * pattern
+        add = torch.zeros_like(center).index_copy(1, index.flatten(), push.flatten(1))
+        add = add / column(norm(add, 1), add) * column(eps, add)
+        return project(center, self.best + add, eps, 1, self.part.box)
