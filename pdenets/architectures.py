@@ -31,7 +31,7 @@ _TABLE = (
     ),
     Architecture(
         "tiny-global",
-        "one-channel MNIST network of 524 parameters: convolution, residual or diffusion-advection (backbone)",
+        "MNIST network of 524 parameters: convolution, residual or diffusion-advection (backbone)",
         "Kag and Saligrama, CVPR 2022",
     ),
     Architecture(
@@ -41,12 +41,12 @@ _TABLE = (
     ),
     Architecture(
         "quasi-linear",
-        "hyperbolic system without or with few activations, with a continuous symmetry (equation, activation)",
-        "arXiv 2308.07796",
+        "hyperbolic system with few or no activations and a continuous symmetry (equation, activation)",
+        "Liu, Shao and Bai (2023)",
     ),
     Architecture(
         "neural-ode",
-        "hidden state follows an ordinary differential equation; vectors or images (augment, solver, adjoint)",
+        "state follows an ordinary differential equation; vectors or images (augment, solver, adjoint)",
         "Chen et al., NeurIPS 2018",
     ),
     Architecture("resnet", "ResNet-20, -32 or -110 for small images (depth)", "He et al., CVPR 2016"),

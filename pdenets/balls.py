@@ -1,8 +1,10 @@
 """Activations that act on the channel vector of each pixel: hardball and softball.
 
 Both are equivariant under every rotation of the channels, which a coordinate-wise
-activation is not. Reference: arXiv 2308.07796 (A Novel Convolutional Neural Network
-Architecture with a Continuous Symmetry), section 3.
+activation is not.
+
+Reference: Liu, Shao and Bai, A Novel Convolutional Neural Network Architecture with a
+Continuous Symmetry (2023), section 3.
 """
 
 from __future__ import annotations

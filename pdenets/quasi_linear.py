@@ -16,7 +16,8 @@ In the factored form a change of channels T u is absorbed by the weights (T A, C
 D T^-1) for every invertible T as long as no activation intervenes, for orthogonal T
 with a ball activation, and for permutations with a coordinate-wise one.
 
-Reference: arXiv 2308.07796, sections 3 to 5.
+Reference: Liu, Shao and Bai, A Novel Convolutional Neural Network Architecture with a
+Continuous Symmetry (2023), sections 3 to 5.
 """
 
 from __future__ import annotations
