@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from certify.errors import InvalidSetting
 from pdenets.residual import diffusion_penalty, probabilities
+from pdenets.smooth_losses import Consistency, SmoothAdversarial
 
 Losses = dict[str, Tensor]
 
@@ -155,4 +156,6 @@ REGULARISERS: dict[str, Callable[..., Regulariser]] = {
     "gaussian": GaussianAugmentation,
     "diffusion": DiffusionResidual,
     "residual": _paper,
+    "consistency": Consistency,
+    "smoothadv": SmoothAdversarial,
 }

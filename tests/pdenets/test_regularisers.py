@@ -89,6 +89,43 @@ def test_share_of_the_batch_pays_for_the_residual(model, batch):
     assert calls == [16, 16, 4 * 6]
 
 
+def test_consistency_is_the_spread_of_the_copies_around_their_mean(model, batch):
+    x, y = batch
+    losses = regulariser("consistency", sigma=0.4, weight=3.0, eta=0.5).loss(
+        model, x, y, generator=generator(7)
+    )
+    noise = 0.4 * torch.randn(2, *x.shape, generator=generator(7))
+    p, q = model(x + noise[0]).softmax(1), model(x + noise[1]).softmax(1)
+    m = (p + q) / 2
+    spread = ((m * (m / p).log()).sum(1) + (m * (m / q).log()).sum(1)).mean() / 2
+    expected = 3 * (spread - 0.5 * (m * m.log()).sum(1).mean())
+    assert torch.allclose(losses["consistency"], expected, atol=1e-5)
+    copies = torch.cat([model(x + noise[0]), model(x + noise[1])])
+    assert torch.allclose(losses["classification"], F.cross_entropy(copies, torch.cat([y, y])))
+
+
+def test_consistency_without_disagreement_and_entropy_costs_nothing(batch):
+    class Sure(torch.nn.Module):
+        def forward(self, x):
+            return torch.tensor([[40.0, -40.0]]).expand(len(x), 2)
+
+    losses = regulariser("consistency", sigma=0.4).loss(Sure(), *batch, generator=generator())
+    assert losses["consistency"].abs() < 1e-6
+
+
+def test_smoothadv_attacks_a_linear_model_to_the_border_of_its_ball():
+    torch.manual_seed(0)
+    model = linear(num_classes=2, input_shape=(2,))
+    direction = (model[1].weight[0] - model[1].weight[1]).detach()
+    x, y = torch.randn(32, 2), torch.zeros(32, dtype=torch.long)
+    seen = []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    regulariser("smoothadv", sigma=1e-9, radius=0.3).loss(model, x, y, generator=generator())
+    moved = seen[-1][:32] - x
+    assert torch.allclose(moved, (-0.3 * direction / direction.norm()).expand_as(x), atol=1e-4)
+    assert model[1].weight.grad is None  # the attack leaves no gradient behind
+
+
 @pytest.mark.parametrize("name", sorted(REGULARISERS))
 def test_every_regulariser_gives_finite_gradients(name, model, batch):
     x, y = batch
