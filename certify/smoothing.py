@@ -22,10 +22,11 @@ from certify.classifier import BaseClassifier, Probe
 from certify.contract import check_inputs
 from certify.engine import Request, Sampler, drive
 from certify.errors import InvalidSetting
+from certify.geometry import Geometry, make_geometry, norm_name, parse_norm
+from certify.inputs import naming_input, refuse_other_inputs
 from certify.noise import Noise, make_noise
 from certify.outcome import Outcome, Procedure
 from certify.procedures import make_procedure
-from certify.radii import radius_down
 from certify.records import Record, Run, Status
 from certify.store import RunStore, open_run
 from certify.tuning import choose_batch_size
@@ -54,6 +55,7 @@ class _Work:
     x: Tensor
     y: Tensor | None
     ids: list[int]
+    geometry: Geometry
     procedure: Procedure
     sampler: Sampler
 
@@ -76,6 +78,7 @@ class Smoothed:
         *,
         num_classes: int | None = None,
         noise: str = "lattice",
+        norm: str | float = "2",
         grid: float | None = None,
         bounds: tuple[float, float] | str | None = "header",
         batch_size: int | None = None,
@@ -91,6 +94,7 @@ class Smoothed:
         self.bounds = bounds
         self.grid = grid if grid is not None else (header.grid if header is not None else 1 / 255)
         self.noise: Noise = make_noise(noise, sigma=self.sigma, grid=self.grid, bounds=bounds)
+        self.norm = norm_name(parse_norm(norm))
         self.model = model
         self.header = header
         self.classifier = BaseClassifier(
@@ -128,15 +132,22 @@ class Smoothed:
         """
         x, y = check_inputs(x, y, bounds=self.bounds, num_classes=self.num_classes)
         ids = _check_ids(ids, len(x))
+        geometry = make_geometry(self.noise, norm=self.norm, dim=x[0].numel())
         procedure = make_procedure(
-            mode, alpha=check_alpha(alpha), sigma=self.sigma_scale, n_max=n_max, tv=self._tv(x), **options
+            mode,
+            alpha=check_alpha(alpha),
+            sigma=self.sigma_scale,
+            n_max=n_max,
+            tv=self.noise.tv(x[0].numel()),
+            needed=geometry.needed,
+            **options,
         )
         described = self.settings(x, procedure=procedure, alpha=alpha, mode=mode, seed=seed)
         described |= dict(settings or {})
         guarantee = self.guarantee(procedure, alpha)
         # Everything that can be refused is refused before a run directory exists.
         self.noise.prepare(x)
-        work = _Work(x, y, ids, procedure, self._sampler(x[:8], seed=seed, purpose="certify"))
+        work = _Work(x, y, ids, geometry, procedure, self._sampler(x[:8], seed=seed, purpose="certify"))
         listeners = on_record, on_samples
         if isinstance(store, str | os.PathLike):
             with open_run(store, described, guarantee) as opened:
@@ -155,37 +166,20 @@ class Smoothed:
         """Fresh records in input order; each is in the store before the next round begins."""
         if store is not None:
             declare(store, work.procedure)
+            refuse_other_inputs(store.run(), dict(zip(work.ids, work.x, strict=True)), store.path)
         place = {id: i for i, id in enumerate(work.ids)}
         todo = [i for i, id in enumerate(work.ids) if store is None or not store.has(id)]
         prepared = ((work.ids[i], self.noise.prepare(work.x[i], device=self.device)) for i in todo)
         records = []
         for id, outcome, seconds in drive(work.sampler, work.procedure, prepared, on_samples=on_samples):
             target = None if work.y is None else int(work.y[place[id]])
-            records.append(self._record(id, target, outcome, seconds))
+            record = _record(id, target, outcome, work.geometry, seconds)
+            records.append(naming_input(record, work.x[place[id]]))
             if store is not None:
                 store.add(records[-1])
             if on_record is not None:
                 on_record(records[-1])
         return sorted(records, key=lambda r: place[r.index])
-
-    def _record(self, id: int, target: int | None, outcome: Outcome, seconds: float) -> Record:
-        certified = outcome.status is Status.CERTIFIED
-        return Record(
-            index=id,
-            status=outcome.status,
-            label=outcome.label,
-            target=target,
-            radius=outcome.radius(self.sigma_scale) if certified else 0.0,
-            radius_upper=radius_down(outcome.p_upper, self.sigma_scale),
-            p_lower=outcome.p_lower,
-            p_upper=outcome.p_upper,
-            pb_lower=outcome.pb_lower,
-            pb_upper=outcome.pb_upper,
-            samples=outcome.samples,
-            counts=outcome.counts,
-            seconds=seconds,
-            details=outcome.details,
-        )
 
     # -- prediction and samples -------------------------------------------------------------
 
@@ -237,7 +231,7 @@ class Smoothed:
             "grid": self.grid if self.noise.name == "lattice" else None,
             "bounds": None if self.bounds is None else list(self.bounds),
             "scores": "votes",
-            "norm": "2",
+            "norm": self.norm,
             "alpha": float(alpha),
             "mode": mode,
             "mode_options": procedure.settings(),
@@ -260,8 +254,8 @@ class Smoothed:
         return (
             f"For each input separately, with probability at least {1 - alpha:g} over the sampler's random "
             f"bits, the smoothed classifier of this model (sigma = {self.sigma_scale:g}, {self.noise.label}, "
-            f"{self.classifier.dtype}) returns the certified class at {where} within the certified l2 "
-            f"distance. {procedure.guarantee()}"
+            f"{self.classifier.dtype}) returns the certified class at {where} within the certified "
+            f"l{self.norm} distance. {procedure.guarantee()}"
         )
 
     def _sampler(self, examples: Tensor, *, seed: int, purpose: str) -> Sampler:
@@ -274,8 +268,26 @@ class Smoothed:
             self.probe = self.classifier.probe(rows, tuple(sorted({7, 32, size})))
         return Sampler(self.classifier, keyed, seed=seed, shape=shape, batch_size=size)
 
-    def _tv(self, x: Tensor) -> float:
-        return self.noise.tv(int(np.prod(x.shape[1:])))
+
+def _record(id: int, target: int | None, outcome: Outcome, geometry: Geometry, seconds: float) -> Record:
+    certified = outcome.status is Status.CERTIFIED
+    proved = outcome.proved_radius if outcome.proved_radius is not None else geometry.radius(outcome.p_lower)
+    return Record(
+        index=id,
+        status=outcome.status,
+        label=outcome.label,
+        target=target,
+        radius=proved if certified else 0.0,
+        radius_upper=geometry.radius(outcome.p_upper),
+        p_lower=outcome.p_lower,
+        p_upper=outcome.p_upper,
+        pb_lower=outcome.pb_lower,
+        pb_upper=outcome.pb_upper,
+        samples=outcome.samples,
+        counts=outcome.counts,
+        seconds=seconds,
+        details={**outcome.details, **(geometry.details(outcome.p_lower) if certified else {})},
+    )
 
 
 def _prediction(row: np.ndarray, n: int, alpha: float) -> Prediction:

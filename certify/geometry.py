@@ -1,0 +1,194 @@
+"""From a class probability to a certified ball: which norm, which shape, how large.
+
+One object per (noise law, norm). Each ``radius`` is the one-sided form p_B <= 1 - p_A, rounded
+down; ``needed`` is its inverse, rounded up: the class probability that proves a given radius.
+
+| noise | norm | radius | reference |
+|---|---|---|---|
+| lattice, gaussian | l2 | sigma Phi^-1(p) | Cohen et al., ICML 2019, Theorem 1 |
+| lattice, gaussian | lp | the l2 radius times d^-max(0, 1/2 - 1/p) | Hoelder; optimal given only the l2 ball |
+| uniform | l1 | lambda (2p - 1) | Lee et al., NeurIPS 2019; Yang et al., ICML 2020 |
+| laplace | l1 | -b ln(2 (1 - p)) | Teng et al., 2020; Yang et al., ICML 2020 |
+| anisotropic | ellipsoid | min_i sigma_i Phi^-1(p) as an l2 ball | Eiras et al. (ANCER), TMLR 2022 |
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import special
+
+from certify.errors import InvalidSetting
+from certify.radii import radius_down, target_probability
+
+_DOWN = 1e-12
+
+
+class Geometry(Protocol):
+    """The shape that a class probability proves. ``norm`` is "1", "2", "inf" or another p >= 1."""
+
+    @property
+    def norm(self) -> str: ...
+
+    def radius(self, p_lower: float) -> float:
+        """Certified radius in ``norm``, rounded down; 0 for p_lower <= 1/2."""
+        ...
+
+    def needed(self, radius: float) -> float:
+        """The class probability that proves ``radius``, rounded up."""
+        ...
+
+    def details(self, p_lower: float) -> dict[str, Any]:
+        """Further sizes of the certified set, to be kept in the record."""
+        ...
+
+
+def make_geometry(noise: Any, *, norm: str, dim: int) -> Geometry:
+    """The geometry of ``noise`` (see ``certify.noise``) in ``norm`` for inputs of ``dim`` coordinates.
+
+    Raises InvalidSetting for a norm below 1, or one that this noise has no certificate for.
+    """
+    p = parse_norm(norm)
+    if noise.name in ("uniform", "laplace"):
+        if p != 1:
+            raise _wrong_norm(noise.name, norm, "1")
+        return UniformBall(noise.half_width) if noise.name == "uniform" else LaplaceBall(noise.scale)
+    if noise.name == "anisotropic":
+        if p != 2:
+            raise _wrong_norm(noise.name, norm, "2")
+        return Ellipsoid.of(noise.sigma, dim)
+    return GaussianBall(float(noise.sigma), p, dim)
+
+
+def parse_norm(norm: str | float) -> float:
+    """1 <= p <= infinity from "1", "2", "inf" or any number; InvalidSetting otherwise."""
+    try:
+        p = float(norm)
+    except (TypeError, ValueError):
+        p = math.nan
+    if not p >= 1:
+        raise InvalidSetting(
+            f"norm {norm!r} is not a norm",
+            why="l_p is a norm for 1 <= p <= infinity",
+            remedy="use --norm 2, --norm 1 or --norm inf",
+        )
+    return p
+
+
+def norm_name(p: float) -> str:
+    """ "1", "2", "inf", "2.5": how records and file names write a norm."""
+    return "inf" if math.isinf(p) else f"{p:g}"
+
+
+@dataclass(frozen=True)
+class GaussianBall:
+    """Isotropic Gaussian noise: an l2 ball, or the largest l_p ball inside it."""
+
+    sigma: float
+    p: float
+    dim: int
+
+    @property
+    def norm(self) -> str:
+        return norm_name(self.p)
+
+    @property
+    def shrink(self) -> float:
+        """l_p radius per l2 radius: d^-max(0, 1/2 - 1/p)."""
+        return self.dim ** -max(0.0, 0.5 - 1 / self.p) * (1 if self.p <= 2 else 1 - _DOWN)
+
+    def radius(self, p_lower: float) -> float:
+        return radius_down(p_lower, self.sigma) * self.shrink
+
+    def needed(self, radius: float) -> float:
+        return target_probability(radius / self.shrink, self.sigma)
+
+    def details(self, p_lower: float) -> dict[str, Any]:
+        return {} if self.p == 2 else {"radius_l2": radius_down(p_lower, self.sigma)}
+
+
+@dataclass(frozen=True)
+class UniformBall:
+    """Uniform[-half_width, half_width]^d: an l1 ball."""
+
+    half_width: float
+    norm = "1"
+
+    def radius(self, p_lower: float) -> float:
+        return max(0.0, self.half_width * (2 * p_lower - 1) * (1 - _DOWN)) if p_lower > 0.5 else 0.0
+
+    def needed(self, radius: float) -> float:
+        return min(1.0, (1 + radius / self.half_width) / 2 * (1 + _DOWN))
+
+    def details(self, p_lower: float) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class LaplaceBall:
+    """Laplace(scale) in every coordinate: an l1 ball.
+
+    With p_B = 1 - p_A the two published forms are -b ln(2(1 - p)) and (b/2) ln(p / (1 - p)); the
+    first is never smaller for p >= 1/2, since 4 p (1 - p) <= 1.
+    """
+
+    scale: float
+    norm = "1"
+
+    def radius(self, p_lower: float) -> float:
+        if not p_lower > 0.5:
+            return 0.0
+        # A proved probability is below 1; at 1 exactly the noise would tell nothing finite.
+        rest = max(1 - p_lower, 2.0**-53)
+        return max(0.0, -self.scale * math.log(2 * rest) * (1 - _DOWN))
+
+    def needed(self, radius: float) -> float:
+        return min(1.0, (1 - math.exp(-radius / self.scale) / 2) * (1 + _DOWN))
+
+    def details(self, p_lower: float) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """N(0, diag(s_i^2)): sum_i (delta_i / s_i)^2 <= rho^2 with rho = Phi^-1(p).
+
+    ``radius`` is that of the largest l2 ball inside, rho min s_i; ``details`` has rho and the
+    radius of the ball of equal volume, rho (prod s_i)^(1/d).
+    """
+
+    smallest: float
+    geometric_mean: float
+    norm = "2"
+
+    @classmethod
+    def of(cls, sigma: Any, dim: int) -> Ellipsoid:
+        values = np.asarray(sigma, dtype=np.float64)
+        if dim % values.size:
+            raise InvalidSetting(
+                f"{values.size} values of sigma do not fit inputs of {dim} coordinates",
+                why="there must be one per feature, or one per channel",
+                remedy="give one sigma per feature, or per channel with shape (channels, 1, 1)",
+            )
+        return cls(float(values.min()), float(np.exp(np.log(values).mean())))
+
+    def radius(self, p_lower: float) -> float:
+        return radius_down(p_lower, self.smallest)
+
+    def needed(self, radius: float) -> float:
+        return target_probability(radius, self.smallest)
+
+    def details(self, p_lower: float) -> dict[str, Any]:
+        rho = max(0.0, float(special.ndtri(p_lower)) * (1 - _DOWN)) if p_lower > 0.5 else 0.0
+        return {"rho": rho, "radius_equal_volume": rho * self.geometric_mean * (1 - _DOWN)}
+
+
+def _wrong_norm(noise: str, norm: Any, only: str) -> InvalidSetting:
+    return InvalidSetting(
+        f"{noise} noise has no certificate in norm {norm}",
+        why=f"its theorem is about the l{only} norm",
+        remedy=f"use --norm {only}, or lattice noise for l2 and every l_p",
+    )
