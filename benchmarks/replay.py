@@ -6,10 +6,11 @@
 
 The log is a CSV file with columns index, label, predict, count, n: the input's top class was seen
 ``count`` times in ``n`` samples; predict = -1 where its source abstained (such an input is never
-counted as correct). Every replay draws the samples of an input in a random order, that is, its
-counts at the looks are those of sampling without replacement from count-of-n. Printed: the mean
-number of samples per input, the saving against n0 + n with n0 = 100, and the certified accuracy
-beside that of the fixed-n procedure on the same counts, averaged over the replays.
+counted as correct, and an unknown count there is replayed as n / 2, the dearest case). Every replay
+draws the samples of an input in a random order, that is, its counts at the looks are those of
+sampling without replacement from count-of-n. Printed: the mean number of samples per input, the
+saving against n0 + n with n0 = 100, and the certified accuracy beside that of the fixed-n procedure
+on the same counts, averaged over the replays.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def read_log(path: str) -> Log:
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     try:
-        values = np.array([[int(float(r[c])) for c in ("label", "predict", "count", "n")] for r in rows])
+        values = np.array([_row(r) for r in rows])
         label, predict, counts, n = values.T
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInput(
@@ -100,8 +101,8 @@ def replay(
     *,
     alpha: float,
     replays: int,
-    seed: int,
-    radius: float | None,
+    seed: int = 0,
+    radius: float | None = None,
 ) -> dict[str, Any]:
     """Means over ``replays`` random orders of every input's samples, and the fixed-n figures."""
     rng = np.random.default_rng(seed)
@@ -121,13 +122,12 @@ def replay(
     bounds = [binomial_lower(k, log.n, alpha) for k in log.counts.tolist()]
     fixed = np.array([radius_down(p, sigma) if p > 0.5 else -1.0 for p in bounds])
     mean = float(samples.mean())
+    spread = float(samples.mean(axis=0).std(ddof=1)) if replays > 1 else None
     out: dict[str, Any] = {
         "inputs": len(log.counts),
         "replays": replays,
         "samples_per_input": mean,
-        "samples_standard_error": float(samples.mean(axis=0).std(ddof=1) / replays**0.5)
-        if replays > 1
-        else None,
+        "samples_standard_error": None if spread is None else spread / replays**0.5,
         "fixed_samples_per_input": N0 + log.n,
         "saving": (N0 + log.n) / mean,
         "certified_accuracy": [_compare(log, radii, fixed, r) for r in _radii(procedure, radius, sigma)],
@@ -137,6 +137,12 @@ def replay(
     if procedure.name == "radius" and proved > 0:
         out["mean_radius_ratio"] = float(np.maximum(radii, 0.0).mean(axis=1).sum() / proved)
     return out
+
+
+def _row(row: dict[str, str]) -> list[int]:
+    label, predict, n = (int(float(row[c])) for c in ("label", "predict", "n"))
+    unknown = predict < 0 and row["count"].strip() in ("", "-1", "nan")
+    return [label, predict, n // 2 if unknown else int(float(row["count"])), n]
 
 
 class _Path:

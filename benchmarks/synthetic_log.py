@@ -14,6 +14,7 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 from scipy import special
@@ -58,8 +59,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", help="file to write; standard output when left out")
     args = parser.parse_args()
-    out = open(args.out, "w", newline="") if args.out else sys.stdout
-    with out:
+    with open(args.out, "w", newline="") if args.out else nullcontext(sys.stdout) as out:
         writer = csv.DictWriter(out, fieldnames=["index", "label", "predict", "count", "n"])
         writer.writeheader()
         writer.writerows(synthetic_log(args.profile, args.inputs, n=args.n, seed=args.seed))

@@ -102,6 +102,8 @@ def futility_boundary(looks: np.ndarray, accept: np.ndarray, gamma: float) -> np
     An input that the last look would just accept is given up before with probability <= gamma,
     of which a share sqrt(n_j / n_J) may be used by look j: late looks are the ones that pay.
     """
+    if gamma == 0:
+        return frozen(np.full(len(looks), -1))
     borderline = min(accept[-1] / looks[-1], 1.0 - 1e-12)
     walk, used, low = Walk(borderline), 0.0, []
     for j, n in enumerate(looks.tolist()):
@@ -130,7 +132,7 @@ def check_gamma(gamma: float) -> float:
         raise InvalidSetting(
             f"gamma = {gamma!r} cannot be used",
             why="gamma is the probability of giving up a borderline input early, in [0, 0.5)",
-            remedy="use gamma=0.05, or 0 to never give up while n_max could still accept",
+            remedy="use gamma=0.05, or 0 to always go on to n_max",
         )
     return float(gamma)
 

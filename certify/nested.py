@@ -90,11 +90,12 @@ class NestedTests:
     def error_probability(self, p: float) -> float:
         """Upper bound on P(false statement) if the top class has probability p.
 
-        Exact for each of its two parts (see the module's text), whose sum bounds it.
+        Exact for each of its two parts (see the module's text), whose sum bounds it. A top class
+        below 1/2 is bounded by two classes at 1/2 each, the worst case.
         """
         m = int(np.searchsorted(self.targets, p, side="right"))
         if m == 0:
-            return crossing(self.looks, self.accept[0], p, mirrored=self.accept[0])
+            return crossing(self.looks, self.accept[0], max(p, 0.5), mirrored=self.accept[0])
         wrong = crossing(self.looks, self.accept[0], 1 - p)
         beyond = crossing(self.looks, self.accept[m], p) if m < len(self.targets) else 0.0
         return min(1.0, wrong + beyond)

@@ -36,8 +36,8 @@ class Grid:
     alpha: float = 1e-3
     n_max: int = 100_000
     first: int = 16
-    growth: float = 1.15
-    gamma: float = 0.15
+    growth: float = 1.1
+    gamma: float = 0.12
     tv: float = 0.0
 
     name = "grid"
@@ -249,7 +249,8 @@ def _end_table(n_max: int, slack: float, log_alpha: float) -> tuple[np.ndarray, 
 @functools.lru_cache(maxsize=32)
 def _grid_tests(plan: Grid) -> NestedTests:
     looks = plan_looks(plan.first, plan.growth, plan.n_max)
-    return NestedTests([p + plan.tv for p in plan.p_targets], looks, plan.alpha, spending)
+    targets = [p + plan.tv for p in plan.p_targets if p + plan.tv < 1]
+    return NestedTests(targets, looks, plan.alpha, spending)
 
 
 @functools.lru_cache(maxsize=32)
@@ -264,6 +265,7 @@ def _radius_tests(
     looks = plan_looks(first, growth, n_max)
     quantiles = np.arange(0, 400) * RESOLUTION
     targets = [target_probability(float(z), 1.0) + tv for z in quantiles]
+    targets = [p for p in targets if p < 1]
     tests = NestedTests(targets, looks, alpha, functools.partial(radius_spending, slack=slack))
     return tests, quantiles[: len(tests.targets)]
 
