@@ -20,6 +20,7 @@ from certify.canonical import sha256_text
 from certify.errors import UnreadableFile
 from certify.exports import to_csv
 from certify.files import write_atomically
+from certify.inputs import inputs_digest
 from certify.records import Status
 from certify.store_read import StoredRun, read_run
 from certify.store_schema import FORMAT
@@ -31,7 +32,7 @@ PREDICATE = "urn:certify-robustness:run:v1"
 
 _MEANING = {
     "model": "tensors in name order: name, dtype, shape, bytes",
-    "data": "inputs and labels of the data set as they were loaded",
+    "data": "one line per input, in input order: its id and the SHA-256 of its type, shape and values",
     "records": "canonical JSON of each record without its time fields, one line each, in input order",
     CERTIFICATES: "bytes of the file",
 }
@@ -71,7 +72,7 @@ def build(stored: StoredRun) -> dict[str, Any]:
     settings = stored.settings
     digests = {
         "model": _digest(settings.get("model")),
-        "data": _digest(settings.get("data")),
+        "data": inputs_digest(stored.run) or _digest(settings.get("data")),
         "records": records_digest(stored.run),
         CERTIFICATES: sha256_text(to_csv(stored.run)),
     }

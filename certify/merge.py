@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from certify import run_settings
+from certify.canonical import canonical
 from certify.errors import CertifyError, InvalidInput, RunConflict
 from certify.manifest import read_manifest
 from certify.records import Run
 from certify.store import open_run, records_digest
 from certify.store_read import StoredRun, read_run
+from certify.witness import PLAN
 
 
 def merge(
@@ -22,8 +24,9 @@ def merge(
 
     Every shard must have ended in good order (its manifest describes its records), all must
     have the same binding settings and guarantee, every shard i of n must be there, and an
-    input that two shards hold must have the same record in both. Only records are merged:
-    attacks and bounds are statements about a whole run and are made on the merged one.
+    input that two shards hold must have the same record in both. Records and the boundaries
+    they rest on are merged; attacks and bounds are statements about a whole run and are made
+    on the merged one.
     Raises RunConflict, InvalidInput, or what ``read_run`` raises; ``out`` is then not written.
     """
     stored = [read_run(path) for path in shards]
@@ -47,15 +50,31 @@ def merge(
         _refuse_unfinished(shard)
     _refuse_gaps(stored)
     _refuse_contradiction(stored)
+    plan = _common_plan(stored)
     environment = {k: v for k, v in (recorded.get("environment") or {}).items() if k != "shard"}
     recorded |= {"environment": environment | {"merged": len(stored)}}
     if command is not None:
         recorded["command"] = command
     with open_run(out, run_settings.join(binding, recorded), first.guarantee) as store:
+        if plan is not None:
+            store.put_document(PLAN, plan)
         for shard in stored:
             for record in shard.run:
                 store.add(record)
         return store.run()
+
+
+def _common_plan(stored: Sequence[StoredRun]) -> Any:
+    """The boundaries all shards declared before sampling."""
+    plans = [shard.documents.get(PLAN) for shard in stored]
+    for shard, plan in zip(stored, plans, strict=True):
+        if canonical(plan) != canonical(plans[0]):
+            raise RunConflict(
+                f"{shard.path} was run with other boundaries than {stored[0].path}",
+                why="their sequential tests declared different tables before the first sample",
+                remedy="merge shards that were written by one release with one command",
+            )
+    return plans[0]
 
 
 def _refuse_unfinished(shard: StoredRun) -> None:

@@ -21,6 +21,7 @@ from certify import run_settings
 from certify.errors import CertifyError, InvalidSetting
 from certify.exports import to_csv
 from certify.files import sha256_file
+from certify.inputs import inputs_digest
 from certify.manifest import CERTIFICATES, build, read_manifest
 from certify.records import Record, Status
 from certify.schema import schema, violation
@@ -164,7 +165,8 @@ def _csv_fault(stored: StoredRun) -> str | None:
 
 def _expected(stored: StoredRun, expect: Mapping[str, str]):
     for part, digest in expect.items():
-        found = (stored.settings.get(part) or {}).get("digest")
+        named = inputs_digest(stored.run) if part == "data" else None
+        found = named or (stored.settings.get(part) or {}).get("digest")
         same = found == digest
         detail = f"the run is about {str(found)[:12]}..., the one at hand is {digest[:12]}..."
         yield Check(f"same {part}", same, f"{part} {digest[:12]}..." if same else detail)

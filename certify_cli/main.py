@@ -12,9 +12,11 @@ from certify_cli import (
     compare,
     demo,
     export,
+    merge,
     radius,
     report,
     train,
+    verify,
 )
 
 app = typer.Typer(
@@ -27,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _verb in (train, radius, attack, bounds, compare, report, export, demo):
+for _verb in (train, radius, attack, bounds, compare, report, verify, export, merge, demo):
     _verb.register(app)
 
 

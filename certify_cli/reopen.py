@@ -39,7 +39,7 @@ def reopen(
     stored = common.run_directory(run)
     described = stored.settings["model"]
     path = model or Path(described["path_name"])
-    network = certify.load(path, device=common.pick_device(device), **_architecture(path, described))
+    network = certify.load(path, device=common.pick_device(device), **architecture(path, described))
     digest = tensor_digest(network.state_dict())
     if digest != described["digest"]:
         raise EvidenceFails(
@@ -68,7 +68,7 @@ def smoothed_like(stored: StoredRun, network: Any, dataset: Dataset) -> Smoothed
     )
 
 
-def _architecture(path: Path, described: dict[str, Any]) -> dict[str, Any]:
+def architecture(path: Path, described: dict[str, Any]) -> dict[str, Any]:
     """For a bare state dict: the architecture that the run wrote down."""
     from certify.errors import CertifyError
 
@@ -90,6 +90,7 @@ def _certified_part(stored: StoredRun, root: Path | None, limit: int | None) -> 
 
     from certify import data
     from certify.errors import DataNotFound
+    from certify.inputs import refuse_other_inputs
 
     described = stored.settings["data"]
     whole = data.load(described.get("path") or described["name"], split=described["split"], root=root)
@@ -102,4 +103,5 @@ def _certified_part(stored: StoredRun, root: Path | None, limit: int | None) -> 
             remedy="point --data-root at the folder the run was made with",
         )
     rows = torch.tensor([place[i] for i in wanted], dtype=torch.int64)
+    refuse_other_inputs(stored.run, {i: whole.x[place[i]] for i in wanted}, stored.path)
     return replace(whole, x=whole.x[rows], y=whole.y[rows], ids=whole.ids[rows])

@@ -26,6 +26,7 @@ from certify.merge import merge
 from certify.records import Record, Status
 from certify.run_settings import join, run_id, split
 from certify.store import open_run, read_run, records_digest
+from certify.witness import PLAN
 from tests.certify.sample_run import GUARANTEE, record, settings
 
 
@@ -399,3 +400,14 @@ def test_merge_refuses_what_does_not_belong_together(tmp_path):
     with pytest.raises(InvalidInput, match="nothing to merge"):
         merge([], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_merge_keeps_the_boundaries_and_refuses_two_kinds(tmp_path):
+    for name, looks in (("a", [8]), ("b", [8]), ("c", [9])):
+        with open_run(tmp_path / name, settings(), GUARANTEE) as store:
+            store.put_document(PLAN, {"looks": looks})
+            store.add(record(ord(name)))
+    merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert read_run(tmp_path / "out").documents == {PLAN: {"looks": [8]}}
+    with pytest.raises(RunConflict, match="other boundaries"):
+        merge([tmp_path / "a", tmp_path / "c"], tmp_path / "two")

@@ -1,0 +1,37 @@
+"""``certify merge``: the shards of one run become the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from certify_cli import common
+
+EPILOG = "Example: certify merge runs/s1 runs/s2 runs/s3 --out runs/whole"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("merge", epilog=EPILOG, rich_help_panel="Results")(common.guarded(merge))
+
+
+def merge(
+    shards: Annotated[
+        list[Path], typer.Argument(help="Run directories that `certify radius --shard i/n` wrote.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Directory of the whole run.", show_default=False)],
+    as_json: common.AsJson = False,
+) -> None:
+    """Put the shards of one run together; nothing is sampled again."""
+    from certify.merge import merge as join
+    from certify.store import records_digest
+
+    run = join(shards, out, command=common.command_line())
+    summary = {"run": str(out), "shards": len(shards), "inputs": len(run), "digest": records_digest(run)}
+    if as_json:
+        common.print_json(summary)
+        return
+    console = common.tables()
+    console.print(f"{len(shards)} shards, {len(run)} inputs, digest {summary['digest'][:16]}...")
+    console.print(f"run directory: {out}", soft_wrap=True)

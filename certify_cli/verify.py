@@ -1,0 +1,106 @@
+"""``certify verify``: check a run without believing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from certify_cli import common
+
+if TYPE_CHECKING:
+    from certify.records import Record
+    from certify.verification import Replay, Verification
+
+EPILOG = "Example: certify verify runs/demo        With fresh noise: certify verify runs/demo --level 3"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("verify", epilog=EPILOG, rich_help_panel="Results")(common.guarded(verify))
+
+
+def verify(
+    run: common.RunDir,
+    level: Annotated[
+        int,
+        typer.Option(
+            "--level",
+            min=1,
+            max=3,
+            help="1: schema and hashes. 2: every bound and radius again. 3: a subset with fresh noise.",
+        ),
+    ] = 2,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", help="Checkpoint at hand: is it the one that was certified?"),
+    ] = None,
+    data_root: common.DataRoot = None,
+    subset: Annotated[int, typer.Option("--subset", min=1, help="Inputs to sample again (level 3).")] = 20,
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="Fresh samples per input (level 3).")
+    ] = 1000,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="Picks inputs and noise (level 3). Default: unpredictable."),
+    ] = None,
+    device: common.Device = "auto",
+    as_json: common.AsJson = False,
+) -> None:
+    """Check a run: its hashes, its arithmetic by a second implementation, and fresh samples."""
+    from certify.verification import verify as check
+
+    replay = fresh_counts(run, model, data_root, device, samples, seed) if level == 3 else None
+    expect = {"model": _digest(run, model)} if model is not None else None
+    result = check(run, level=level, expect=expect, replay=replay, subset=subset, seed=seed)
+    if as_json:
+        common.print_json({"run": str(run)} | result.to_json())
+    else:
+        _print(run, result)
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def fresh_counts(
+    run: Path, model: Path | None, data_root: Path | None, device: str, samples: int, seed: int | None
+) -> Replay:
+    """A replay that opens the checkpoint and the data again and draws noise no run has used."""
+    import secrets
+
+    fresh_seed = secrets.randbits(64) if seed is None else seed
+
+    def replay(records: Sequence[Record]) -> Mapping[int, Sequence[int]]:
+        from certify_cli.reopen import reopen
+
+        opened = reopen(run, model=model, data_root=data_root, device=device)
+        place = {int(id): i for i, id in enumerate(opened.dataset.ids)}
+        rows = [place[r.index] for r in records]
+        ids = [r.index for r in records]
+        # Predictions draw from words that certificates never use, so the run's own seed is fresh too.
+        found = opened.smoothed.predict(opened.dataset.x[rows], n=samples, seed=fresh_seed, ids=ids)
+        return {id: [*p.counts, p.samples - sum(p.counts)] for id, p in zip(ids, found, strict=True)}
+
+    return replay
+
+
+def _digest(run: Path, model: Path) -> str:
+    import certify
+    from certify.checkpoints import tensor_digest
+    from certify_cli.reopen import architecture
+
+    described = common.run_directory(run).settings["model"]
+    return tensor_digest(certify.load(model, **architecture(model, described)).state_dict())
+
+
+def _print(run: Path, result: Verification) -> None:
+    from rich.table import Table
+
+    console = common.tables()
+    table = Table(title=f"{run}, level {result.level}", title_justify="left")
+    for heading in ("check", "", "detail"):
+        table.add_column(heading)
+    for check in result.checks:
+        table.add_row(check.name, "ok" if check.ok else "FAILS", check.detail)
+    console.print(table)
+    console.print("the run holds" if result.ok else f"the run does not hold: {result.failures[0].name}")

@@ -1,0 +1,67 @@
+"""verify and merge, as commands: exit 0 for what holds, 1 for what does not, and its name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+
+import pytest
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    shutil.copytree(run, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def verdict(cli, *args):
+    done = cli("verify", *args, "--json")
+    body = json.loads(done.stdout)
+    assert done.exit_code == (0 if body["ok"] else 1)
+    return {c["name"]: c["detail"] for c in body["checks"] if not c["ok"]}
+
+
+def test_an_honest_run_holds_at_every_level(cli, copy, checkpoint):
+    for level in (1, 2, 3):
+        assert verdict(cli, copy, "--level", level, "--model", checkpoint) == {}
+    done = cli("verify", copy)
+    assert done.exit_code == 0
+    assert "the run holds" in done.stdout
+
+
+def test_a_tampered_row_is_named(cli, copy):
+    db = sqlite3.connect(copy / "records.sqlite")
+    with db:
+        db.execute(
+            "UPDATE records SET record = replace(record, '\"samples\":', '\"samples\":1') WHERE idx = 2"
+        )
+    db.close()
+    assert "input 2" in verdict(cli, copy)["records"]
+
+
+def test_a_changed_alpha_is_named(cli, copy):
+    manifest = copy / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"alpha": 0.001', '"alpha": 0.0001', 1))
+    assert "alpha" in verdict(cli, copy, "--level", 1)["manifest"]
+
+
+def test_a_swapped_model_is_named(cli, copy, tmp_path):
+    other = tmp_path / "other.pt"
+    assert (
+        cli(
+            "train", "--arch", "mlp", "--data", "digits", "--epochs", 1, "--seed", 5, "--out", other
+        ).exit_code
+        == 0
+    )
+    found = verdict(cli, copy, "--model", other)
+    assert list(found) == ["same model"]
+    found = verdict(cli, copy, "--level", 3, "--model", other)
+    assert "not the model" in found["replay"]
+
+
+def test_merging_a_run_with_itself_is_the_run(cli, copy, tmp_path):
+    done = cli("merge", copy, copy, "--out", tmp_path / "whole", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["inputs"] == 6
+    assert verdict(cli, tmp_path / "whole") == {}
