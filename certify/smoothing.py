@@ -17,11 +17,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from certify.arguments import check_batch_size, check_classes, check_ids, check_sigma, choose_reduction
 from certify.bounds import check_alpha
 from certify.classifier import BaseClassifier, Probe
 from certify.contract import check_inputs
 from certify.engine import Request, Sampler, drive
-from certify.errors import InvalidSetting
+from certify.first_linear import Reduced
 from certify.geometry import Geometry, make_geometry, norm_name, parse_norm
 from certify.inputs import naming_input, refuse_other_inputs
 from certify.noise import Noise, make_noise
@@ -68,7 +69,8 @@ class Smoothed:
     "gaussian" (floating point, a certificate in exact arithmetic only); further laws are listed
     in ``certify.noise``. ``grid``: the step of the input lattice (1/255 for 8-bit images).
     ``bounds``: the declared input range, None for unbounded. What is not given is read from the
-    model's checkpoint header where it has one. ``batch_size`` only affects speed.
+    model's checkpoint header where it has one. ``batch_size`` only affects speed. ``reduce``: draw
+    the noise behind a first linear layer (``certify.first_linear``; default: where possible).
     """
 
     def __init__(
@@ -85,10 +87,11 @@ class Smoothed:
         device: torch.device | str | None = None,
         dtype: str = "fp32",
         compiled: bool = False,
+        reduce: bool | None = None,
     ) -> None:
         header = getattr(model, "certify_header", None)
-        self.sigma = _check_sigma(sigma)
-        self.num_classes = _check_classes(num_classes, header)
+        self.sigma = check_sigma(sigma)
+        self.num_classes = check_classes(num_classes, header)
         if bounds == "header":
             bounds = (header.low, header.high) if header is not None else (0.0, 1.0)
         self.bounds = bounds
@@ -101,7 +104,9 @@ class Smoothed:
             model, num_classes=self.num_classes, device=device, dtype=dtype, compiled=compiled
         )
         self.device = self.classifier.device
-        self.batch_size = _check_batch_size(batch_size)
+        self.reduced = choose_reduction(model, self.noise, reduce)
+        self._view = self._seen_by(self.reduced)
+        self.batch_size = check_batch_size(batch_size)
         self.probe: Probe | None = None
 
     # -- certificates -----------------------------------------------------------------------
@@ -131,7 +136,7 @@ class Smoothed:
         there are not sampled again. ``seed`` is any integer 0 <= seed < 2**128.
         """
         x, y = check_inputs(x, y, bounds=self.bounds, num_classes=self.num_classes)
-        ids = _check_ids(ids, len(x))
+        ids = check_ids(ids, len(x))
         geometry = make_geometry(self.noise, norm=self.norm, dim=x[0].numel())
         procedure = make_procedure(
             mode,
@@ -169,7 +174,7 @@ class Smoothed:
             refuse_other_inputs(store.run(), dict(zip(work.ids, work.x, strict=True)), store.path)
         place = {id: i for i, id in enumerate(work.ids)}
         todo = [i for i, id in enumerate(work.ids) if store is None or not store.has(id)]
-        prepared = ((work.ids[i], self.noise.prepare(work.x[i], device=self.device)) for i in todo)
+        prepared = ((work.ids[i], self._prepared(work.x[i])) for i in todo)
         records = []
         for id, outcome, seconds in drive(work.sampler, work.procedure, prepared, on_samples=on_samples):
             target = None if work.y is None else int(work.y[place[id]])
@@ -193,14 +198,17 @@ class Smoothed:
         """
         x, _ = check_inputs(x, None, bounds=self.bounds, num_classes=self.num_classes)
         alpha = check_alpha(alpha)
-        ids = _check_ids(ids, len(x))
+        ids = check_ids(ids, len(x))
         sampler = self._sampler(x[:8], seed=seed, purpose="predict")
-        bases = [self.noise.prepare(row, device=self.device) for row in x]
+        bases = [self._prepared(row) for row in x]
         counts = sampler.counts([Request(i, b, 0, n) for i, b in zip(ids, bases, strict=True)])
         return [_prediction(row, n, alpha) for row in counts]
 
     def noisy(self, x: Tensor, count: int, *, seed: int, id: int, start: int = 0) -> Tensor:
-        """Exactly the noisy copies ``start .. start + count`` that ``certify`` would classify."""
+        """The noisy copies ``start .. start + count`` that ``certify`` classifies.
+
+        Where the noise is drawn behind a first linear layer they are equal in law only.
+        """
         base = self.noise.prepare(x, device=self.device)
         out = torch.empty(count, *x.shape, dtype=torch.float32, device=self.device)
         self.noise.fill(out, bases=[base], ids=[id], starts=[start], counts=[count], seed=seed)
@@ -238,6 +246,7 @@ class Smoothed:
             "seed": str(seed),
             "dtype": self.classifier.dtype,
             "compiled": self.classifier.compiled,
+            "reduced": self.reduced is not None,
             "num_classes": self.num_classes,
             "input_shape": shape,
             "dim": int(np.prod(shape)),
@@ -259,14 +268,37 @@ class Smoothed:
         )
 
     def _sampler(self, examples: Tensor, *, seed: int, purpose: str) -> Sampler:
-        keyed = self.noise.for_purpose(PURPOSES[purpose])
-        shape = tuple(examples.shape[1:])
-        size = self.batch_size or choose_batch_size(self.classifier, self.noise, examples)
-        self.batch_size = size
+        """The engine for inputs like ``examples``; probes the model once."""
+        examples = examples if self.reduced is None else self.reduced.project(examples)
+        if self.batch_size is None:
+            self.batch_size = choose_batch_size(self._view, self.noise, examples)
         if self.probe is None:
             rows = torch.cat([self.noisy(row, 4, seed=seed, id=0) for row in examples])
-            self.probe = self.classifier.probe(rows, tuple(sorted({7, 32, size})))
-        return Sampler(self.classifier, keyed, seed=seed, shape=shape, batch_size=size)
+            self.probe = self._view.probe(rows, tuple(sorted({7, 32, self.batch_size})))
+        return Sampler(
+            self._view,
+            self.noise.for_purpose(PURPOSES[purpose]),
+            seed=seed,
+            shape=tuple(examples.shape[1:]),
+            batch_size=self.batch_size,
+        )
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        """One input as the noise takes it, in the space that is sampled."""
+        point = x if self.reduced is None else self.reduced.project(x[None])[0]
+        return self.noise.prepare(point, device=self.device)
+
+    def _seen_by(self, reduced: Reduced | None) -> BaseClassifier:
+        """What classifies the samples: the base classifier, or its part behind the first layer."""
+        if reduced is None:
+            return self.classifier
+        return BaseClassifier(
+            reduced.model,
+            num_classes=self.num_classes,
+            device=self.device,
+            dtype=self.classifier.dtype,
+            compiled=self.classifier.compiled,
+        )
 
 
 def _record(id: int, target: int | None, outcome: Outcome, geometry: Geometry, seconds: float) -> Record:
@@ -298,51 +330,6 @@ def _prediction(row: np.ndarray, n: int, alpha: float) -> Prediction:
     p_value = float(stats.binomtest(top, top + second, 0.5).pvalue) if top > second else 1.0
     label = int(order[0]) if p_value <= alpha else None
     return Prediction(label, tuple(int(c) for c in row[:-1]), p_value, n)
-
-
-def _check_sigma(sigma: Any) -> Any:
-    values = np.asarray(sigma, dtype=np.float64)
-    if values.size == 0 or not (np.isfinite(values).all() and (values > 0).all()):
-        raise InvalidSetting(
-            f"sigma = {sigma!r} cannot be used",
-            why="sigma is the standard deviation of the noise: a finite number > 0",
-            remedy="use the sigma the model was trained with, such as 0.25",
-        )
-    return float(values) if values.ndim == 0 else values
-
-
-def _check_classes(num_classes: int | None, header: Any) -> int:
-    declared = header.num_classes if header is not None else None
-    if num_classes is None:
-        num_classes = declared
-    if num_classes is None or int(num_classes) != num_classes or num_classes < 2:
-        raise InvalidSetting(
-            f"num_classes = {num_classes!r} cannot be used",
-            why="votes are counted per class: the number of classes must be known and at least 2",
-            remedy="pass num_classes=10 (the width of the model's output)",
-        )
-    return int(num_classes)
-
-
-def _check_batch_size(size: int | None) -> int | None:
-    if size is not None and (int(size) != size or size < 1):
-        raise InvalidSetting(
-            f"batch size {size!r} cannot be used",
-            why="a batch holds at least one sample",
-            remedy="leave it out to have it tuned, or give a whole number such as 200",
-        )
-    return size
-
-
-def _check_ids(ids: Sequence[int] | None, n: int) -> list[int]:
-    values = list(range(n)) if ids is None else [int(i) for i in ids]
-    if len(values) != n or len(set(values)) != n or any(not 0 <= i < 2**63 for i in values):
-        raise InvalidSetting(
-            "the input ids cannot be used",
-            why=f"each of the {n} inputs needs its own id in [0, 2**63): the id keys its noise",
-            remedy="pass one distinct non-negative integer per input, such as its index in the data set",
-        )
-    return values
 
 
 __all__ = ["Prediction", "Smoothed"]
