@@ -3,7 +3,7 @@
 The certifier inverts incomplete beta functions (scipy). Here a bound is *checked* rather than
 computed: p is a valid lower bound for k successes in n trials at level alpha exactly if
 P(Bin(n, p) >= k) <= alpha, and that tail is summed term by term. Normal quantiles come from the
-standard library (Wichura's AS241) and are checked through erfc. Only numpy and the standard
+standard library (Wichura's AS241). Only numpy and the standard
 library are imported.
 """
 
@@ -69,12 +69,6 @@ def upper_bound(k: int, n: int, alpha: float) -> float:
 def normal_radius(p: float, sigma: float) -> float:
     """sigma * Phi^-1(p); 0 for p <= 1/2."""
     return sigma * _NORMAL.inv_cdf(p) if p > 0.5 else 0.0
-
-
-def proves_radius(radius: float, p: float, sigma: float, *, slack: float = 1e-12) -> bool:
-    """Whether p >= Phi(radius / sigma), judged on the upper tail by erfc (so digits near 1 count)."""
-    needed = math.erfc(radius / sigma / math.sqrt(2)) / 2  # 1 - Phi
-    return 1.0 - p <= needed * (1 + slack) + slack * 1e-3
 
 
 def ever_reached(

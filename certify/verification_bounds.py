@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from certify.independent import lower_bound, normal_radius, proves_radius, tail_at_least, upper_bound
+from certify.independent import lower_bound, tail_at_least, upper_bound
 from certify.records import Record, Status
 from certify.store_read import StoredRun
+from certify.verification_ball import reach_of
 from certify.verification_plan import Plan, PlanFault
 from certify.witness import PLAN
 
@@ -142,14 +143,18 @@ def _leader(r: Record, settings: Mapping[str, Any]) -> int:
 
 
 def _radius_fault(r: Record, settings: Mapping[str, Any]) -> str | None:
-    """The radius follows from p_lower: proved by it, and no other number."""
+    """The radii follow from the bounds: the certificate is proved by p_lower, and is no other number."""
+    reach = reach_of(settings)
+    if reach is None:
+        return f"no theorem is known for {settings.get('noise')!r} noise in norm {settings.get('norm')!r}"
+    upper = reach(r.p_upper)
+    if r.radius_upper != upper and abs(r.radius_upper - upper) > CLOSE * max(1.0, upper):
+        return f"radius_upper is {r.radius_upper:.9g}, p_upper = {r.p_upper:.9g} gives {upper:.9g}"
     if not r.certified:
         return None
-    sigma, mode = float(settings["sigma"]), settings["mode"]
-    if not proves_radius(r.radius, r.p_lower, sigma):
-        return f"radius {r.radius:.9g} needs more than p_lower = {r.p_lower:.9g} at sigma = {sigma:g}"
-    if mode in ("fixed", "radius"):
-        expected = normal_radius(r.p_lower, sigma)
-        if abs(r.radius - expected) > CLOSE * max(1.0, expected):
-            return f"radius is {r.radius:.9g}, p_lower = {r.p_lower:.9g} gives {expected:.9g}"
+    proved, tested = reach(r.p_lower), settings["mode"] in ("decide", "grid")
+    if r.radius > proved * (1 + 1e-12) or (r.radius > 0 and r.p_lower <= 0.5):
+        return f"radius {r.radius:.9g} needs more than p_lower = {r.p_lower:.9g}, which proves {proved:.9g}"
+    if not tested and abs(r.radius - proved) > CLOSE * max(1.0, proved):
+        return f"radius is {r.radius:.9g}, p_lower = {r.p_lower:.9g} gives {proved:.9g}"
     return None

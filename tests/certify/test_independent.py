@@ -6,21 +6,23 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
+from certify.geometry import make_geometry
 from certify.independent import (
     ever_reached,
     lower_bound,
     normal_radius,
-    proves_radius,
     tail_at_least,
     tail_at_most,
     upper_bound,
 )
+from certify.noise import make_noise
 from certify.sequential import ExactSequentialTest
+from certify.verification_ball import reach_of
 
 TRIALS = st.sampled_from([1, 2, 7, 100, 10_000, 100_000])
 
@@ -45,13 +47,31 @@ def test_bounds_agree_with_the_beta_quantile(n, share, alpha):
     assert upper_bound(k, n, alpha) == pytest.approx(high, abs=1e-10)
 
 
-@given(st.floats(0.5, 1 - 1e-9), st.sampled_from([0.12, 0.25, 1.0]))
-def test_a_radius_is_proved_exactly_up_to_the_normal_quantile(p, sigma):
-    r = normal_radius(p, sigma)
-    assert r == pytest.approx(sigma * special.ndtri(p), rel=1e-9, abs=1e-12)
-    assert proves_radius(r * (1 - 1e-10), p, sigma)
-    assume(p > 0.51)
-    assert not proves_radius(r * (1 + 1e-6), p, sigma)
+@given(st.floats(0.501, 1 - 1e-9), st.sampled_from([0.12, 0.25, 1.0]))
+def test_normal_radii_agree_with_scipy(p, sigma):
+    assert normal_radius(p, sigma) == pytest.approx(sigma * special.ndtri(p), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("noise", "norm"),
+    [
+        ("gaussian", "2"),
+        ("lattice", "inf"),
+        ("gaussian", "3"),
+        ("gaussian", "1"),
+        ("uniform", "1"),
+        ("laplace", "1"),
+    ],
+)
+def test_every_ball_agrees_with_the_certifiers(noise, norm):
+    sigma, dim = 0.25, 48
+    law = make_noise(noise, sigma=sigma, grid=1 / 255, bounds=(0.0, 1.0))
+    geometry = make_geometry(law, norm=norm, dim=dim)
+    reach = reach_of({"noise": noise, "norm": norm, "sigma": sigma, "dim": dim})
+    for p in (0.4, 0.5, 0.51, 0.8, 0.999, 1 - 1e-9):
+        assert geometry.radius(p) == pytest.approx(reach(p), rel=1e-9, abs=1e-15)
+        assert geometry.radius(p) <= reach(p)
+    assert reach_of({"noise": noise, "norm": "0.5", "sigma": sigma, "dim": dim}) is None
 
 
 @pytest.mark.parametrize("p", [0.5, 0.6, 0.93, 0.9999])
