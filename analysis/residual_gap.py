@@ -98,7 +98,9 @@ def radius_with_gap(u_a: float, u_b: float, eta: float, sigma: float) -> float:
             why="0 <= u_B <= u_A <= 1, eta >= 0 and sigma > 0 are needed",
             remedy="pass softmax probabilities",
         )
-    top, other = special.ndtri(max(0.0, u_a - eta)), special.ndtri(min(1.0, u_b + eta))
+    # Probabilities of exactly 0 and 1 are moved inwards, which can only lower the radius.
+    top = special.ndtri(min(max(0.0, u_a - eta), 1 - 1e-16))
+    other = special.ndtri(max(min(1.0, u_b + eta), 1e-16))
 
     def margin(r: float) -> float:
         return float(special.ndtr(top - r / sigma) - special.ndtr(other + r / sigma)) - 2 * eta
