@@ -47,6 +47,10 @@ ArchArgs = Annotated[
     str | None,
     typer.Option("--arch-args", help="JSON object of arguments for --arch, such as '{\"width\": 64}'."),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust-model-file", help="Open .pt2 and TorchScript files, which can run code."),
+]
 RunDir = Annotated[Path, typer.Argument(help="Run directory, such as runs/demo.", show_default=False)]
 
 
@@ -140,6 +144,26 @@ def open_data(
             remedy="use the data set the model was trained on, or another checkpoint",
         )
     return found
+
+
+def shard_of(dataset: Dataset, shard: str | None) -> Dataset:
+    """Shard i/n of a data set: inputs i-1, i-1+n, ... so that every shard sees the same mix."""
+    import re
+    from dataclasses import replace
+
+    from certify.errors import InvalidSetting
+
+    if shard is None:
+        return dataset
+    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    i, n = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= i <= n <= len(dataset):
+        raise InvalidSetting(
+            f"--shard {shard!r} is not a shard",
+            why=f"it must be i/n with 1 <= i <= n <= {len(dataset)}, the number of inputs",
+            remedy="use --shard 1/4 to --shard 4/4 on four machines, then certify merge",
+        )
+    return replace(dataset, x=dataset.x[i - 1 :: n], y=dataset.y[i - 1 :: n], ids=dataset.ids[i - 1 :: n])
 
 
 def run_directory(run: Path):

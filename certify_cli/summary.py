@@ -1,0 +1,98 @@
+"""A certification run in one object, as a table, and as a gate."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from certify_cli import common
+
+if TYPE_CHECKING:
+    from certify import Run
+
+#: Radii at which certified accuracy is reported, in units of sigma.
+REPORT_AT = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+
+
+def summarize(run: Run, place: Path | None) -> dict[str, Any]:
+    """The run in one JSON object: counts, accuracies with intervals, cost, guarantee."""
+    from certify import Status
+
+    tally = {status: sum(r.status is status for r in run) for status in Status}
+    labelled = len(run) > 0 and all(r.target is not None for r in run)
+    sigma = run.settings["sigma"]
+    estimates = run.accuracy([round(sigma * f, 6) for f in REPORT_AT]) if labelled else []
+    rows = [
+        {"radius": e.at, "value": e.value, "low": e.low, "high": e.high, "level": e.level} for e in estimates
+    ]
+    return {
+        "run": None if place is None else str(place),
+        "inputs": len(run),
+        "certified": tally[Status.CERTIFIED],
+        "abstained": tally[Status.ABSTAINED],
+        "failed": tally[Status.FAILED],
+        "clean_accuracy": rows[0]["value"] if rows else None,
+        "certified_accuracy": rows,
+        "mean_radius": run.mean_radius(),
+        "samples_per_input": sum(r.samples for r in run) / len(run) if len(run) else 0.0,
+        "settings": run.settings,
+        "guarantee": run.guarantee,
+    }
+
+
+def formulas(run: Run) -> list[dict[str, Any]]:
+    from certify.radii import formula_table
+
+    sigma, dim = run.settings["sigma"], run.settings["dim"]
+    return [{"index": r.index, "radii": formula_table(r, sigma, dim)} for r in run if r.certified]
+
+
+def show(summary: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    console = common.tables()
+    table = Table(title=f"certified accuracy, {summary['inputs']} inputs", title_justify="left")
+    for heading in ("l2 radius", "accuracy", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for row in summary["certified_accuracy"]:
+        table.add_row(f"{row['radius']:.3f}", f"{row['value']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}")
+    console.print(table)
+    console.print(
+        f"certified {summary['certified']}, abstained {summary['abstained']}, failed {summary['failed']}; "
+        f"mean radius {int(summary['mean_radius'] * 1e4) / 1e4:.4f}; "
+        f"{summary['samples_per_input']:,.0f} samples per input"
+    )
+    console.print(f"\n{summary['guarantee']}\n")
+    console.print(f"run directory: {summary['run']}", soft_wrap=True)
+    console.print(f"next: certify attack {summary['run']}", soft_wrap=True)
+
+
+def parse_gates(texts: list[str]) -> list[tuple[str, float | None, float]]:
+    """(quantity, radius, least value) of gates such as "certified@0.5>=0.9" or "mean_radius>=0.4"."""
+    from certify.errors import InvalidSetting
+
+    gates = []
+    for text in texts:
+        found = re.fullmatch(r"\s*(certified@([0-9.]+)|clean|mean_radius)\s*>=\s*([0-9.]+)\s*", text)
+        try:
+            assert found is not None
+            at = float(found[2]) if found[2] else 0.0 if found[1] == "clean" else None
+            gates.append((found[1], at, float(found[3])))
+        except (AssertionError, ValueError):
+            raise InvalidSetting(
+                f"--require {text!r} is not a requirement",
+                why="it names a quantity and its least value",
+                remedy='write --require "certified@0.5>=0.9", "clean>=0.95" or "mean_radius>=0.4"',
+            ) from None
+    return gates
+
+
+def unmet(run: Run, gates: list[tuple[str, float | None, float]]) -> list[str]:
+    """One line per gate the run misses. Certified accuracy passes on its value, not on its interval."""
+    lines = []
+    for name, at, least in gates:
+        value = run.mean_radius() if at is None else run.accuracy([at])[0].value
+        if value < least:
+            lines.append(f"{name} is {value:.4f}, required: at least {least:g}")
+    return lines
