@@ -56,7 +56,7 @@ class Progress(Protocol):
         """Cumulative number of samples at the next look; None when finished."""
         ...
 
-    def look(self, counts: np.ndarray) -> None:
+    def look(self, statistic: np.ndarray, /) -> None:
         """Take the cumulative statistic at exactly ``wanted()`` samples."""
         ...
 
@@ -69,7 +69,8 @@ class Procedure(Protocol):
     """A plan, fixed before the first sample."""
 
     name: str
-    #: What ``Progress.look`` takes: "counts" (K,), "moments" (K, 3) or "histogram" (K, B).
+    #: What ``Progress.look`` takes: class "counts" (K,), or a "histogram" (K, B + 1) of margin
+    #: scores in the bins of the procedure's ``thresholds`` (B,).
     statistic: str
 
     def settings(self) -> dict[str, Any]:

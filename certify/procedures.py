@@ -6,6 +6,10 @@
 | grid | the largest certified multiple of ``step`` | fewer for coarse steps |
 | decide | is the radius at least ``radius``? | about one hundredth of n_max |
 | fixed | Cohen's n0 + n procedure, for comparison with the literature | n0 + n |
+
+``scores`` says which classifier is certified: "votes" (the label most noisy copies get), "soft" (the
+largest mean score; modes radius, decide and fixed) or "distribution" (the same classifier, its radius
+from the whole distribution of the scores; mode fixed).
 """
 
 from __future__ import annotations
@@ -21,10 +25,26 @@ from certify.fixed import Fixed
 from certify.nested_modes import Grid, Radius
 from certify.outcome import Outcome, Procedure, Progress
 from certify.radii import target_probability
+from certify.soft_modes import Distribution, Soft
 
-__all__ = ["MODES", "Decide", "Fixed", "Grid", "Outcome", "Procedure", "Progress", "Radius", "make_procedure"]
+__all__ = [
+    "MODES",
+    "SCORES",
+    "Decide",
+    "Distribution",
+    "Fixed",
+    "Grid",
+    "Outcome",
+    "Procedure",
+    "Progress",
+    "Radius",
+    "Soft",
+    "make_procedure",
+]
 
 MODES = ("radius", "grid", "decide", "fixed")
+#: Which modes each kind of scores has.
+SCORES = {"votes": MODES, "soft": ("radius", "decide", "fixed"), "distribution": ("fixed",)}
 #: A grid finer than this costs more planning than sampling; use mode "radius".
 _MOST_RADII = 400
 
@@ -36,6 +56,7 @@ def make_procedure(
     sigma: float,
     n_max: int = 100_000,
     tv: float = 0.0,
+    scores: str = "votes",
     radius: float | None = None,
     step: float | None = None,
     slack: float | None = None,
@@ -51,15 +72,24 @@ def make_procedure(
     Raises InvalidSetting for an unknown mode, a missing or foreign option, or impossible values.
     """
     options = {"radius": radius, "step": step, "slack": slack, "n0": n0, "n": n}
-    _check_options(mode, {k for k, v in options.items() if v is not None})
+    _check_options(mode, scores, {k for k, v in options.items() if v is not None})
     needed = needed or partial(_gaussian, sigma=_check_sigma(sigma))
     if mode == "fixed":
-        return Fixed(alpha, 100 if n0 is None else n0, n_max if n is None else n, tv)
+        n0, n = 100 if n0 is None else n0, n_max if n is None else n
+        if scores == "distribution":
+            return Distribution(_check_sigma(sigma), alpha, n0, n, tv=tv)
+        if scores == "soft":
+            return Soft(alpha, n, slack=0.0, n0=n0, first=n, tv=tv)
+        return Fixed(alpha, n0, n, tv)
     n_max = whole(n_max, "n_max")
+    if scores == "soft" and mode == "radius":
+        return Soft(alpha, n_max, 0.05 if slack is None else float(slack), tv=tv)
     if mode == "radius":
         return Radius(alpha, n_max, 0.05 if slack is None else float(slack), tv=tv)
     if mode == "decide":
         r = _length(radius, "radius", at_least=0.0)
+        if scores == "soft":
+            return Soft(alpha, n_max, radius=r, p_target=_possible(needed(r), r), tv=tv)
         return Decide(r, _possible(needed(r), r), alpha, n_max, tv=tv)
     radii, targets = _grid(_length(step, "step"), needed)
     return Grid(radii, targets, alpha, n_max, tv=tv)
@@ -69,12 +99,18 @@ _NEEDED = {"radius": set(), "grid": {"step"}, "decide": {"radius"}, "fixed": set
 _ALLOWED = {"radius": {"slack"}, "grid": {"step"}, "decide": {"radius"}, "fixed": {"n0", "n"}}
 
 
-def _check_options(mode: str, given: set[str]) -> None:
+def _check_options(mode: str, scores: str, given: set[str]) -> None:
     if mode not in MODES:
         raise InvalidSetting(
             f"mode {mode!r} is unknown",
             why="a certificate is computed by one of a few procedures",
             remedy=f"use one of {', '.join(MODES)}",
+        )
+    if mode not in SCORES.get(scores, ()):
+        raise InvalidSetting(
+            f"scores {scores!r} cannot be certified in mode {mode}",
+            why="; ".join(f"{name} scores have the modes {', '.join(SCORES[name])}" for name in SCORES),
+            remedy="choose another mode, or scores='votes'",
         )
     for name in sorted(given - _ALLOWED[mode]):
         raise InvalidSetting(
