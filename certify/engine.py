@@ -19,6 +19,7 @@ from torch import Tensor
 from certify.classifier import BaseClassifier
 from certify.noise import Noise
 from certify.outcome import Outcome, Procedure, Progress
+from certify.records import Status
 
 #: Inputs are admitted until a round asks for this many batches, so that few rows are padding.
 BATCHES_PER_ROUND = 8
@@ -44,6 +45,7 @@ class Sampler:
         self.noise = noise
         self.seed = seed
         self.batch_size = batch_size
+        self.shape = tuple(shape)
         self._buffer = torch.zeros(batch_size, *shape, dtype=torch.float32, device=classifier.device)
 
     def counts(self, requests: Sequence[Request]) -> np.ndarray:
@@ -125,7 +127,7 @@ def drive(
             a.advance(row)
         for a in active:
             if a.missing == 0:
-                yield a.id, a.progress.outcome(), a.seconds
+                yield a.id, a.outcome(), a.seconds
         active = [a for a in active if a.missing]
 
 
@@ -140,13 +142,23 @@ class _Active:
         self.seconds = 0.0
         self.counts = np.zeros(num_classes + 1, dtype=np.int64)
         self.missing = progress.wanted() or 0
+        self.lost = False
 
     def advance(self, fresh: np.ndarray) -> None:
+        if (fresh < 0).any():  # its workers died on every attempt: no result, which is no abstention
+            self.lost, self.missing = True, 0
+            return
         self.counts += fresh
         self.drawn += self.missing
         self.progress.look(self.counts[:-1].copy())
         wanted = self.progress.wanted()
         self.missing = 0 if wanted is None else wanted - self.drawn
+
+    def outcome(self) -> Outcome:
+        if not self.lost:
+            return self.progress.outcome()
+        reason = "the workers that sampled it died on every attempt"
+        return Outcome(Status.FAILED, None, 0.0, 1.0, 0.0, 1.0, (), self.drawn, {"reason": reason})
 
 
 def _packed(requests: Sequence[Request], size: int) -> Iterator[list[tuple[int, int, int]]]:

@@ -66,6 +66,12 @@ class RunNotWritable(CertifyError, OSError):
     """A run directory cannot be written: disk full, read-only, or not a local disk."""
 
 
+class WorkersLost(CertifyError):
+    """The engine's worker processes cannot be kept alive."""
+
+    exit_code = 1
+
+
 class CorruptRun(CertifyError):
     """A run directory's content does not agree with its own hashes or schema."""
 

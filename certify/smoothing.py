@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +126,7 @@ class Smoothed:
         settings: Mapping[str, Any] | None = None,
         on_record: Callable[[Record], None] | None = None,
         on_samples: Callable[[int], None] | None = None,
+        engine: Callable[[Sampler], AbstractContextManager[Any]] = nullcontext,
         **options: Any,
     ) -> Run:
         """Certify every row of ``x`` (n, *shape); each certificate is wrong with probability <= alpha.
@@ -133,7 +135,8 @@ class Smoothed:
         multiple of ``step``), "decide" (is the radius >= ``radius``?), "fixed" (Cohen's procedure
         with ``n0`` and ``n``). ``ids`` name the inputs and key their noise (default 0, 1, ...).
         ``store`` is a run directory: records are written as they are proved, and inputs already
-        there are not sampled again. ``seed`` is any integer 0 <= seed < 2**128.
+        there are not sampled again. ``seed`` is any integer 0 <= seed < 2**128. ``engine`` spreads
+        the sampling (``certify.engine_ray.RayEngine``); the records are the same for every engine.
         """
         x, y = check_inputs(x, y, bounds=self.bounds, num_classes=self.num_classes)
         ids = check_ids(ids, len(x))
@@ -152,13 +155,14 @@ class Smoothed:
         guarantee = self.guarantee(procedure, alpha)
         # Everything that can be refused is refused before a run directory exists.
         self.noise.prepare(x)
-        work = _Work(x, y, ids, geometry, procedure, self._sampler(x[:8], seed=seed, purpose="certify"))
         listeners = on_record, on_samples
-        if isinstance(store, str | os.PathLike):
-            with open_run(store, described, guarantee) as opened:
-                self._certify(work, opened, *listeners)
-                return opened.run()
-        records = self._certify(work, store, *listeners)
+        with engine(self._sampler(x[:8], seed=seed, purpose="certify")) as sampler:
+            work = _Work(x, y, ids, geometry, procedure, sampler)
+            if isinstance(store, str | os.PathLike):
+                with open_run(store, described, guarantee) as opened:
+                    self._certify(work, opened, *listeners)
+                    return opened.run()
+            records = self._certify(work, store, *listeners)
         return Run(records, described, guarantee) if store is None else store.run()
 
     def _certify(
