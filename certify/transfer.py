@@ -1,0 +1,109 @@
+"""A certificate for the model as deployed, where its numerics differ from the certified ones.
+
+bf16 instead of fp32, a GPU instead of a CPU, a compiled graph: each is another base classifier. If
+it disagrees with the certified one on at most a share q of the noisy inputs around x, then its
+class probability is at least p_A - q, so radius sigma Phi^-1(p_lower - q) holds for the deployed
+model. The share is bounded from samples (Clopper-Pearson, level alpha); by the union bound the
+transferred certificate is wrong with probability at most the run's alpha plus this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from certify.bounds import binomial_upper, check_alpha
+from certify.errors import InvalidInput, InvalidSetting
+from certify.geometry import make_geometry
+from certify.records import Record, Run, Status
+
+if TYPE_CHECKING:
+    from certify.classifier import BaseClassifier
+    from certify.smoothing import Smoothed
+
+
+def transfer(
+    run: Run,
+    certified: Smoothed,
+    deployed: Smoothed,
+    x: Any,
+    *,
+    samples: int = 10_000,
+    alpha: float = 1e-3,
+    seed: int,
+) -> Run:
+    """The run's certificates carried over from ``certified`` to ``deployed``.
+
+    ``x``: the inputs of the run's records, in their order (n, *shape). ``samples`` noisy copies
+    of each are classified by both; ``alpha`` is spent on the flips, in addition to the run's own.
+    Records that no longer prove anything become abstentions. Raises InvalidSetting where the two
+    classifiers do not share noise and sigma, InvalidInput where x does not match the records.
+    """
+    alpha = check_alpha(alpha)
+    if certified.noise.settings() != deployed.noise.settings():
+        raise InvalidSetting(
+            "the two smoothed classifiers differ in more than numerics",
+            why="they do not have the same noise",
+            remedy="build both with the same sigma, noise and grid",
+        )
+    x = torch.as_tensor(x)
+    if len(x) != len(run):
+        raise InvalidInput(
+            f"{len(x)} inputs were given for {len(run)} records",
+            why="flips are counted around the very inputs that were certified",
+            remedy="pass the inputs of the run, in the order of its records",
+        )
+    geometry = make_geometry(certified.noise, norm=certified.norm, dim=x[0].numel())
+    records = []
+    for record, row in zip(run, x, strict=True):
+        if record.certified:
+            flips = count_flips(certified, deployed, row, samples, seed=seed, id=record.index)
+            q = binomial_upper(flips, samples, alpha) + certified.noise.tv(row.numel())
+            record = _carried(record, q, geometry.radius(record.p_lower - q), flips)
+        records.append(record)
+    guarantee = (
+        f"{run.guarantee} Carried over to deployed numerics ({deployed.classifier.dtype} on "
+        f"{deployed.device.type}): label flips were bounded on {samples} samples per input at level "
+        f"{alpha:g}, so the probability of a wrong certificate is at most {run.settings['alpha'] + alpha:g}."
+    )
+    carried = {"alpha": alpha, "samples": samples, "seed": str(seed), "dtype": deployed.classifier.dtype}
+    return Run(records, run.settings | {"transfer": carried}, guarantee)
+
+
+def count_flips(
+    certified: Smoothed, deployed: Smoothed, x: Tensor, samples: int, *, seed: int, id: int, chunk: int = 256
+) -> int:
+    """How many of ``samples`` noisy copies of one input the two base classifiers label differently."""
+    flips = 0
+    for start in range(0, samples, chunk):
+        batch = certified.noisy(x, min(chunk, samples - start), seed=seed, id=id, start=start)
+        ours = _labels(certified.classifier, batch)
+        theirs = _labels(deployed.classifier, batch.to(deployed.device))
+        flips += sum(a != b for a, b in zip(ours, theirs, strict=True))
+    return flips
+
+
+def _labels(classifier: BaseClassifier, batch: Tensor) -> Sequence[int]:
+    labels, doubt = classifier.votes(batch)
+    out = labels.tolist()
+    for row in doubt.nonzero().flatten().tolist():
+        out[row] = classifier.vote_alone(batch[row : row + 1])
+    return out
+
+
+def _carried(record: Record, q: float, radius: float, flips: int) -> Record:
+    p_lower = max(0.0, record.p_lower - q)
+    proved = radius > 0.0
+    return replace(
+        record,
+        status=Status.CERTIFIED if proved else Status.ABSTAINED,
+        label=record.label if proved else None,
+        radius=min(radius, record.radius),
+        p_lower=p_lower,
+        pb_upper=min(1.0, record.pb_upper + q),
+        details={**record.details, "flips": flips, "flip_bound": q},
+    )
