@@ -56,10 +56,7 @@ class Point:
 
     record: Record
     attack: Mapping[str, Any] | None  # the nearest confirmed attack on the smoothed classifier
-
-    @property
-    def distance(self) -> float | None:
-        return None if self.attack is None else float(self.attack["distance_l2"])
+    distance: float | None  # its distance, in the run's norm
 
 
 @dataclass(frozen=True)
@@ -181,22 +178,35 @@ class Evidence:
         return {r.index: r for r in self.run}
 
     def nearest(self, *, smoothed: bool) -> dict[int, Mapping[str, Any]]:
-        """Per input the confirmed attack of smallest l2 distance, whatever its own norm.
+        """Per input the nearest confirmed attack in the run's norm, whatever its own norm.
 
         On the smoothed classifier only a class other than the certified one counts: that is what
         a radius has to stay below.
         """
         best: dict[int, Mapping[str, Any]] = {}
         for o in self._outcomes(smoothed):
-            if o["status"] != "broken" or o.get("distance_l2") is None:
+            size = self.size(o)
+            if o["status"] != "broken" or size is None:
                 continue
             record = self.by_index[o["index"]]
             if smoothed and record.certified and o.get("prediction") == record.label:
                 continue
             held = best.get(o["index"])
-            if held is None or o["distance_l2"] < held["distance_l2"]:
+            if held is None or size < (self.size(held) or 0.0):
                 best[o["index"]] = o
         return best
+
+    def size(self, outcome: Mapping[str, Any]) -> float | None:
+        """An adversarial example's distance in the run's norm; None where it was not measured."""
+        if str(outcome["norm"]) == self.norm:
+            found = outcome.get("distance")
+        else:
+            found = outcome.get({"2": "distance_l2", "inf": "distance_linf"}.get(self.norm, ""))
+        return None if found is None else float(found)
+
+    def distances(self, *, smoothed: bool) -> list[float]:
+        """The sizes of the nearest confirmed attacks."""
+        return [size for o in self.nearest(smoothed=smoothed).values() if (size := self.size(o)) is not None]
 
     def attacked(self, *, smoothed: bool) -> set[int]:
         return {o["index"] for o in self._outcomes(smoothed)}
@@ -228,15 +238,15 @@ class Evidence:
         return [o for o in self.attacks if bool(o["smoothed"]) == smoothed and o["index"] in mine]
 
     def attack_reach(self, *, smoothed: bool) -> float:
-        """The largest l2 distance the attacks searched; infinite for a minimal-distance attack."""
+        """The largest distance the attacks searched; infinite for a minimal-distance attack."""
         reach = 0.0
         for g in self.groups:
-            if g.smoothed == smoothed and g.norm == "2":
+            if g.smoothed == smoothed and g.norm == self.norm:
                 reach = math.inf if g.eps is None else max(reach, g.eps)
         return reach
 
     def attacked_accuracy(self, at: Sequence[float], *, smoothed: bool) -> list[Estimate]:
-        """Share of the attacked inputs not shown wrong, nor broken within each l2 distance.
+        """Share of the attacked inputs not shown wrong, nor broken within each distance.
 
         An upper bound on what any certificate can reach on these inputs. Empty without attacks.
         """
@@ -244,24 +254,23 @@ class Evidence:
         if not inputs:
             return []
         nearest, wrong = self.nearest(smoothed=smoothed), self.wrong(smoothed=smoothed)
-        gone = [0.0 if i in wrong else float(nearest[i]["distance_l2"]) for i in wrong | nearest.keys()]
+        gone = [0.0 if i in wrong else self.size(nearest[i]) or 0.0 for i in wrong | nearest.keys()]
         # Ball of radius r closed: a counterexample at exactly r refutes radius r.
         return [_estimate(len(inputs) - sum(d <= r for d in gone), len(inputs), r) for r in at]
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
         nearest = self.nearest(smoothed=True)
-        return tuple(Point(r, nearest.get(r.index)) for r in self.run)
+        found = ((r, nearest.get(r.index)) for r in self.run)
+        return tuple(Point(r, o, None if o is None else self.size(o)) for r, o in found)
 
     @cached_property
     def contradictions(self) -> tuple[Mapping[str, Any], ...]:
         """Confirmed attacks inside a certified ball: one is enough to invalidate the run."""
-        field = {"2": "distance_l2", "inf": "distance_linf"}.get(self.norm)
         outcomes = []
         for o in self.attacks:
-            distance = o["distance"] if str(o["norm"]) == self.norm else o.get(field or "")
-            if distance is not None:
-                outcomes.append(SimpleNamespace(**{**o, "distance": distance, "payload": o}))
+            if (size := self.size(o)) is not None:
+                outcomes.append(SimpleNamespace(**{**o, "distance": size, "payload": o}))
         return tuple(hit.payload for hit in self.run.contradictions(outcomes))
 
     # verdict ------------------------------------------------------------------------------

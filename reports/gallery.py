@@ -41,10 +41,7 @@ class Attacked:
     x: np.ndarray
     x_adv: np.ndarray
     outcome: Mapping[str, Any]
-
-    @property
-    def distance(self) -> float:
-        return float(self.outcome["distance_l2"])
+    distance: float  # in the run's norm
 
 
 def attacked_pairs(evidence: Evidence) -> list[Attacked]:
@@ -58,8 +55,10 @@ def attacked_pairs(evidence: Evidence) -> list[Attacked]:
         outcome = nearest.get(int(index))
         size = float(np.linalg.norm(x_adv.astype(np.float64) - x.astype(np.float64)))
         # Arrays of several threat models may share the file: only the pair of this size fits.
-        if outcome is not None and abs(size - outcome["distance_l2"]) <= 1e-3 * max(size, 1e-3):
-            found[int(index)] = Attacked(int(index), x, x_adv, outcome)
+        known = None if outcome is None else outcome.get("distance_l2")
+        if outcome is None or known is None or abs(size - known) > 1e-3 * max(size, 1e-3):
+            continue
+        found[int(index)] = Attacked(int(index), x, x_adv, outcome, evidence.size(outcome) or 0.0)
     return sorted(found.values(), key=lambda a: (a.distance, a.index))
 
 

@@ -46,7 +46,7 @@ class FormulaRow:
 def accuracy_rows(evidence: Evidence) -> list[AccuracyRow]:
     """The certified-accuracy table at the run's round radii."""
     radii = evidence.radii
-    reach = evidence.attack_reach(smoothed=True) if evidence.norm == "2" else 0.0
+    reach = evidence.attack_reach(smoothed=True)
     attacked = evidence.attacked_accuracy(radii, smoothed=True)
     rows = []
     for i, proved in enumerate(evidence.certified_accuracy(radii)):

@@ -107,7 +107,8 @@ def guarantee_says(evidence: Evidence) -> list[str]:
         "about calling the base model once on a clean input.",
         f"It holds for each input separately. Over {count(len(evidence.run))} inputs at alpha = "
         f"{evidence.alpha:g}, at most {general(expected, 2)} wrong certificates are expected among the "
-        f"{count(certified)} issued.",
+        f"{count(certified)} issued; all of them hold together with probability at least "
+        f"{radius_down(max(0.0, 1 - expected), 3)}.",
     ]
     if evidence.norm == "2" and evidence.dim is not None and evidence.dim > 1:
         said.append(

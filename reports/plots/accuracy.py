@@ -47,7 +47,7 @@ def label_of_radius(evidence: Evidence) -> str:
 
 def _extent(evidence: Evidence) -> float:
     largest = max([r.radius for r in evidence.run if r.certified], default=0.0)
-    found = [float(o["distance_l2"]) for o in evidence.nearest(smoothed=True).values()]
+    found = evidence.distances(smoothed=True)
     # Past twice the largest certificate the certified curve is flat at zero: not worth the room.
     far = min(max(found, default=0.0), 2 * largest) if largest else max(found, default=0.0)
     return max(largest, far, evidence.sigma / 10) * 1.04
@@ -63,10 +63,10 @@ def corners(radii: Sequence[float], extent: float, most: int = 400) -> list[floa
 
 def _attacked(evidence: Evidence, extent: float, *, smoothed: bool) -> list[Estimate]:
     reach = min(extent, evidence.attack_reach(smoothed=smoothed))
-    if evidence.norm != "2" or reach <= 0:
+    if reach <= 0:
         return []
-    found = [float(o["distance_l2"]) for o in evidence.nearest(smoothed=smoothed).values()]
-    return evidence.attacked_accuracy(corners(found, reach), smoothed=smoothed)
+    at = corners(evidence.distances(smoothed=smoothed), reach)
+    return evidence.attacked_accuracy(at, smoothed=smoothed)
 
 
 def _curve(axes: Axes, estimates: Sequence[Estimate], css: str) -> None:

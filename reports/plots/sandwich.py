@@ -11,7 +11,7 @@ def sandwich(evidence: Evidence) -> Figure | None:
     """Every point must lie above the diagonal; None where nothing was both certified and attacked."""
     tried = evidence.attacked(smoothed=True)
     points = [p for p in evidence.points if p.record.certified and p.record.index in tried]
-    if not points or evidence.norm != "2":
+    if not points:
         return None
     met = [p for p in points if p.distance is not None]
     wide = max(p.record.radius for p in points) * 1.12 or 1.0

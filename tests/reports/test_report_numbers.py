@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certify.records import Estimate
+from certify.records import Estimate, Run
 from reports import numbers
 from reports.evidence import Evidence, _round_step
 from reports.latex import escape
@@ -117,3 +118,18 @@ def test_latex_escapes_every_special_character():
     assert escape("50% & _x^2~{#}$\\") == (
         r"50\% \& \_x\textasciicircum{}2\textasciitilde{}\{\#\}\$\textbackslash{}"
     )
+
+
+def test_a_run_in_another_norm_is_measured_in_that_norm():
+    stored = stored_run(inputs=60)
+    stored.settings["norm"] = "inf"
+    records = [replace(r, radius=r.radius / 8) for r in stored.run]
+    stored.run = Run(records, stored.settings, stored.guarantee)
+    evidence = Evidence.of(stored)
+    nearest = evidence.nearest(smoothed=True)
+    assert evidence.distances(smoothed=True) == [o["distance_linf"] for o in nearest.values()]
+    assert evidence.contradictions == ()
+    assert formula_rows(evidence) == []
+    hit = next(o for o in nearest.values() if stored.run[o["index"]].radius > 0)
+    hit["distance_linf"] = stored.run[hit["index"]].radius / 2
+    assert [o["index"] for o in Evidence.of(stored).contradictions] == [hit["index"]]
