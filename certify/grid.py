@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class Grid:
     low: int | None
     high: int | None
 
-    @property
+    @cached_property
     def divisor(self) -> float:
         """Integer / divisor is the float image; both are exact in float32."""
         return float(1 / self.step)

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from certify.philox import WORDS_PER_BLOCK, WordStream, device_words
 
-#: Coordinates per piece: words, integers and floats of one piece stay in a core's own cache.
-PIECE = 1 << 15
+#: Coordinates per piece: enough to outweigh the calls, few enough for the cache.
+PIECE = 1 << 17
 #: Coordinates per piece on a device, where words of a piece take 64 bits each in several copies.
 DEVICE_PIECE = 1 << 24
 #: Below this many coordinates a second thread costs more than it brings.
@@ -80,9 +80,11 @@ def fill_rows(
         raise ValueError(f"{len(rows)} rows do not hold {sum(item[3] for item in items)} samples")
     if out.device.type != "cpu":
         return _fill_device(law, rows, items, seed, purpose, blocks)
-    pieces = list(_pieces(items, max(1, PIECE // dim)))
+    threads = 1 if rows.numel() < ALONE else torch.get_num_threads()
+    share = -(-len(rows) // threads)
+    pieces = list(_pieces(items, max(1, min(share, PIECE // dim))))
+    threads = min(threads, len(pieces))
     target = rows.numpy()
-    threads = 1 if rows.numel() < ALONE else min(torch.get_num_threads(), len(pieces))
     shares = [pieces[t::threads] for t in range(threads)]
     waiting = [
         _pool(os.getpid(), threads - 1).submit(_fill_share, law, target, share, seed, purpose, blocks)
