@@ -28,17 +28,27 @@ HORIZON = 2.0
 
 
 def convection_diffusion(
-    *, num_classes: int, input_shape: tuple[int, ...], width: int | None = None, blocks: int | None = None
+    *,
+    num_classes: int,
+    input_shape: tuple[int, ...],
+    width: int | None = None,
+    blocks: int | None = None,
+    dropout: float = 0.0,
 ) -> nn.Module:
     """The network for vectors (input_shape of length 1) or for images (channels, height, width).
 
     Defaults: 4 blocks of width 64 for vectors; for images two convolutions of 16 and
-    32 channels that reduce the resolution, then 2 residual blocks. Raises InvalidSetting for any other shape.
+    32 channels that reduce the resolution, then 2 residual blocks. ``dropout`` acts
+    before the last layer, in training only. Raises InvalidSetting for any other shape.
     """
     if len(input_shape) == 1:
-        return VectorConvectionDiffusion(num_classes, input_shape[0], width=width or 64, blocks=blocks or 4)
+        return VectorConvectionDiffusion(
+            num_classes, input_shape[0], width=width or 64, blocks=blocks or 4, dropout=dropout
+        )
     if len(input_shape) == 3:
-        return ImageConvectionDiffusion(num_classes, input_shape, width=width or 16, blocks=blocks or 2)
+        return ImageConvectionDiffusion(
+            num_classes, input_shape, width=width or 16, blocks=blocks or 2, dropout=dropout
+        )
     raise InvalidSetting(
         f"convection-diffusion has no form for inputs of shape {tuple(input_shape)}",
         why="it is defined for vectors (d,) and for images (channels, height, width)",
@@ -51,11 +61,14 @@ class VectorConvectionDiffusion(nn.Module):
 
     horizon = HORIZON
 
-    def __init__(self, num_classes: int, dim: int, *, width: int = 64, blocks: int = 4) -> None:
+    def __init__(
+        self, num_classes: int, dim: int, *, width: int = 64, blocks: int = 4, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.lift = nn.Linear(dim + 1, width)
         self.blocks = nn.ModuleList(_VectorBlock(width) for _ in range(blocks))
         self.head = nn.Linear(width, num_classes)
+        self.dropout = nn.Dropout(dropout)
         # One Euler step of the transport phase per block.
         self.step = (HORIZON - 1) / blocks
 
@@ -63,7 +76,7 @@ class VectorConvectionDiffusion(nn.Module):
         z = self.lift(torch.cat([x, _diffusion_time(x, t)[:, None]], dim=1))
         for block in self.blocks:
             z = z + self.step * block(z)
-        return self.head(z)
+        return self.head(self.dropout(z))
 
 
 class ImageConvectionDiffusion(nn.Module):
@@ -76,7 +89,13 @@ class ImageConvectionDiffusion(nn.Module):
     horizon = HORIZON
 
     def __init__(
-        self, num_classes: int, input_shape: tuple[int, ...], *, width: int = 16, blocks: int = 2
+        self,
+        num_classes: int,
+        input_shape: tuple[int, ...],
+        *,
+        width: int = 16,
+        blocks: int = 2,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         channels, height, breadth = input_shape
@@ -87,6 +106,7 @@ class ImageConvectionDiffusion(nn.Module):
         self.blocks = nn.ModuleList(_ImageBlock(2 * width) for _ in range(blocks))
         cells = math.ceil(math.ceil(height / stride) / 2) * math.ceil(math.ceil(breadth / stride) / 2)
         self.head = nn.Linear(2 * width * cells, num_classes)
+        self.dropout = nn.Dropout(dropout)
         self.step = (HORIZON - 1) / blocks
 
     def forward(self, x: Tensor, t: Tensor | float | None = None) -> Tensor:
@@ -96,7 +116,7 @@ class ImageConvectionDiffusion(nn.Module):
         z = F.relu(self.down(F.relu(self.lift(z))))
         for block in self.blocks:
             z = z + self.step * block(z)
-        return self.head(F.relu(z).flatten(1))
+        return self.head(self.dropout(F.relu(z).flatten(1)))
 
 
 class _VectorBlock(nn.Sequential):

@@ -1,0 +1,1 @@
+"""One module per group of seed systems; each returns rows and bars."""
