@@ -227,3 +227,32 @@ def test_the_widest_law():
     chosen = range(0, len(law.thresholds), 1500)
     assert all(int(law.thresholds[p]) == exact_threshold(p - law.reach, law.scale) for p in chosen)
     assert law.tv < 3e-15
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_half_space_radius_is_tight_on_the_grid(sigma):
+    """Class 1 iff pixel >= T: from i = T + k the exact vote probability proves k + 1/2 steps, and the
+    first grid point of class 0 lies k + 1 steps away."""
+    law = rounded_normal(sigma, PIXEL)
+    for k in (0, 1, 10, round(3 * law.scale)):
+        p = 1 - int(law.thresholds[law.reach - k - 1]) / 2**64  # P(J >= -k)
+        radius = sigma * stats.norm.ppf(p)
+        assert radius == pytest.approx((k + 0.5) / 255, rel=1e-9)
+        assert radius < (k + 1) / 255
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_law_of_many_integers(sigma):
+    """Twenty million draws over 1,000 cells and the far tails; false alarm 1e-6 each."""
+    noise = make_noise("lattice", sigma=sigma, grid=1 / 255, bounds=(0.0, 1.0))
+    draws = np.concatenate([noise_integers(noise, 3072, 77, id, 0, 650).ravel() for id in range(10)])
+    scale = sigma * 255
+    edges = np.unique(np.round(stats.norm.ppf(np.linspace(0, 1, 1002)[1:-1]) * scale)) + 0.5
+    expected = np.diff(stats.norm.cdf(np.r_[-np.inf, edges, np.inf] / scale)) * draws.size
+    observed = np.bincount(np.searchsorted(edges, draws), minlength=len(expected))
+    assert stats.chisquare(observed, expected).pvalue > 1e-6
+    for k in (4.0, 4.5, 5.0):
+        bound = np.floor(k * scale) + 0.5
+        beyond = int((np.abs(draws.astype(int)) > bound).sum())
+        assert stats.binomtest(beyond, draws.size, float(2 * stats.norm.sf(bound / scale))).pvalue > 1e-6

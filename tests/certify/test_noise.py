@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from certify import noise_fill
 from certify.errors import InvalidSetting
 from certify.noise import NAMES, make_noise, standard_normal
 from certify.noise_fill import fill_rows
@@ -129,6 +130,41 @@ def test_device_path_agrees_to_float_rounding(name):
     assert torch.allclose(out.flatten(1), theirs, atol=2e-6, rtol=2e-6)
 
 
+@pytest.mark.parametrize("piece", [1, 200, 1 << 20])
+@pytest.mark.parametrize("name", NAMES)
+def test_packed_device_path_agrees(name, piece, monkeypatch):
+    """The whole path a CUDA batch takes, run on the CPU: several inputs, cut into pieces."""
+    monkeypatch.setattr(noise_fill, "DEVICE_PIECE", piece)
+    noise, shape = law(name), (1, 6, 7)
+    writer = noise._writer if name == "lattice" else noise.law(shape)
+    items = [
+        (noise.prepare(image(shape, id)), id, start, n) for id, start, n in [(2, 0, 5), (9, 30, 1), (4, 7, 8)]
+    ]
+    theirs = torch.empty(14, 42)
+    noise_fill._fill_device(writer, theirs, items, 12, 0, noise_fill.blocks_per_sample(writer, 42))
+    ours = torch.empty(14, *shape)
+    bases, ids, starts, counts = map(list, zip(*items, strict=True))
+    noise.fill(ours, bases=bases, ids=ids, starts=starts, counts=counts, seed=12)
+    if name == "lattice":
+        assert torch.equal(ours.flatten(1), theirs)
+    assert torch.allclose(ours.flatten(1), theirs, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NAMES)
+def test_cuda_draws_the_same_noise(name):
+    noise, shape = law(name), (3, 32, 32)
+    filled = []
+    for device in ("cpu", "cuda"):
+        out = torch.empty(64, *shape, device=device)
+        bases = [noise.prepare(image(shape, id), device=device) for id in (0, 1)]
+        noise.fill(out, bases=bases, ids=[0, 1], starts=[5, 0], counts=[40, 24], seed=1 << 100)
+        filled.append(out.cpu())
+    if name == "lattice":
+        assert torch.equal(*filled)
+    assert torch.allclose(*filled, atol=4e-6, rtol=4e-6)
+
+
 def test_seeds_that_agree_in_32_bits_differ():
     noise, x = law("lattice"), image((1, 8, 8), 0)
     draws = []
@@ -196,3 +232,15 @@ def test_stream_reuse_leaves_no_trace():
     first = stream.draw(1, 2, 3, 4).copy()
     stream.draw(5, 6, 7, 8)
     assert np.array_equal(first, stream.draw(1, 2, 3, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FLOATS)
+def test_law_of_many_draws(name):
+    """Chi-square over 2,000 equal cells of twenty million draws; false alarm 1e-6."""
+    noise = law(name)
+    out = torch.empty(1000, 1, 100, 200)
+    noise.fill(out, bases=[torch.zeros(20_000)], ids=[3], starts=[0], counts=[1000], seed=2)
+    cells = np.floor(IDEAL[name].cdf(out.numpy().ravel().astype(np.float64)) * 2000).clip(0, 1999)
+    observed = np.bincount(cells.astype(int), minlength=2000)
+    assert stats.chisquare(observed).pvalue > 1e-6
