@@ -1,0 +1,219 @@
+"""How the distributed engine divides, retries and gives up, against a cluster made of function calls."""
+
+from __future__ import annotations
+
+import random
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from certify import Smoothed, Status
+from certify.engine_ray import RETRIES, RayEngine
+from certify.errors import InvalidModel, InvalidSetting, MissingExtra, WorkersLost
+from certify.store import read_run, records_digest
+from certify.verification import verify
+
+INPUTS = 5
+
+
+class RayError(Exception):
+    pass
+
+
+class RayTaskError(RayError):
+    def __init__(self, cause):
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class FakeRay:
+    """The handful of Ray calls the engine makes; ``deadly(requests)`` says which calls kill a worker."""
+
+    def __init__(self, deadly=lambda requests: False, cpus=8, seed=0):
+        self.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+        self.deadly, self.cpus, self.rng = deadly, cpus, random.Random(seed)
+        self.calls, self.born, self.killed, self.up = [], 0, 0, False
+
+    def is_initialized(self):
+        return self.up
+
+    def init(self, **options):
+        self.up, self.options = True, options
+
+    def shutdown(self):
+        self.up = False
+
+    def cluster_resources(self):
+        return {"CPU": self.cpus}
+
+    def put(self, value):
+        return SimpleNamespace(value=value)
+
+    def kill(self, actor):
+        self.killed += 1
+
+    def remote(self, **resources):
+        return lambda cls: SimpleNamespace(remote=lambda model, plan: self._actor(cls(model.value, plan)))
+
+    def _actor(self, worker):
+        self.born += 1
+        state = SimpleNamespace(dead=False)
+
+        def call(name, *args):
+            requests = args[0] if args else []
+            self.calls.append((name, [(r.id, r.start, r.count) for r in requests]))
+            if state.dead or (requests and self.deadly(requests)):
+                state.dead = True
+                return self._ref(error=RayError("the worker died"))
+            try:
+                return self._ref(value=getattr(worker, name)(*args))
+            except Exception as error:
+                return self._ref(error=RayTaskError(error))
+
+        return SimpleNamespace(
+            pid=SimpleNamespace(remote=lambda: call("pid")),
+            counts=SimpleNamespace(remote=lambda requests: call("counts", requests)),
+        )
+
+    def _ref(self, **fields):
+        return type("Ref", (), fields)()
+
+    def wait(self, refs, num_returns):
+        return [self.rng.choice(refs)], None  # answers come in any order
+
+    def get(self, ref):
+        if hasattr(ref, "error"):
+            raise ref.error
+        return ref.value
+
+
+def certify(engine=None, **options):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 3)).eval()
+    x = torch.rand(INPUTS, 1, 3, 3, generator=torch.Generator().manual_seed(1))
+    smoothed = Smoothed(
+        model, 0.25, num_classes=3, noise="gaussian", bounds=None, batch_size=64, reduce=False
+    )
+    options = {"mode": "fixed", "n0": 20, "n": 300} | options
+    if engine is not None:
+        options["engine"] = engine
+    return smoothed.certify(x, **options)
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    def use(**options):
+        fake = FakeRay(**options)
+        monkeypatch.setattr("certify.engine_ray._import_ray", lambda: fake)
+        return fake
+
+    return use
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+@pytest.mark.parametrize(
+    "mode", [{}, {"mode": "decide", "radius": 0.05, "n_max": 500, "n0": None, "n": None}]
+)
+def test_records_do_not_depend_on_the_engine(cluster, workers, mode):
+    fake = cluster(seed=workers)
+    assert records_digest(certify(RayEngine(workers=workers), **mode)) == records_digest(certify(**mode))
+    assert fake.born == fake.killed == workers
+    assert not fake.up, "a cluster that the engine started ends with the run"
+    assert fake.options["_node_ip_address"] == "127.0.0.1"
+
+
+def test_every_sample_is_drawn_exactly_once(cluster):
+    fake = cluster()
+    certify(RayEngine(workers=3))
+    cells = sorted(cell for name, cells in fake.calls if name == "counts" for cell in cells)
+    for id in range(INPUTS):
+        drawn = [i for at, start, count in cells if at == id for i in range(start, start + count)]
+        assert sorted(drawn) == list(range(320))
+    assert max(sum(n for _, _, n in cells) for name, cells in fake.calls) <= 64
+
+
+def test_workers_that_die_now_and_then_change_nothing(cluster):
+    dice = random.Random(5)
+    fake = cluster(deadly=lambda requests: dice.random() < 0.2)
+    assert records_digest(certify(RayEngine(workers=2))) == records_digest(certify())
+    assert fake.born > 2
+
+
+def test_an_input_that_kills_every_worker_fails_alone(cluster, tmp_path):
+    fake = cluster(deadly=lambda requests: any(r.id == 3 for r in requests))
+    run = certify(RayEngine(workers=2), store=tmp_path)
+    assert [r.status is Status.FAILED for r in run] == [False, False, False, True, False]
+    others = [0, 1, 2, 4]
+    whole = certify()
+    assert records_digest(run[i] for i in others) == records_digest(whole[i] for i in others)
+    alone = [c for name, c in fake.calls if name == "counts" and c[0][0] == 3 and len(c) == 1]
+    assert len([c for c in alone if c[0][1] == 0]) == RETRIES
+    assert verify(tmp_path).ok
+    assert records_digest(certify(store=tmp_path)) == records_digest(whole), "a failed input is tried again"
+
+
+def test_an_error_of_the_model_is_reported_not_retried(cluster, monkeypatch):
+    fake = cluster()
+
+    def broken(self, requests):
+        raise InvalidModel("no", why="because", remedy="mend it")
+
+    monkeypatch.setattr("certify.engine_ray._Worker.counts", broken)
+    with pytest.raises(InvalidModel, match="mend it"):
+        certify(RayEngine(workers=1))
+    assert [name for name, _ in fake.calls].count("counts") == 1
+    assert not fake.up
+
+
+def test_workers_that_never_live_end_the_run(cluster, monkeypatch):
+    cluster()
+
+    monkeypatch.setattr(FakeRay, "_ref", lambda self, **_: type("Ref", (), {"error": RayError("dead")})())
+    with pytest.raises(WorkersLost, match="die as fast as they start"):
+        certify(RayEngine(workers=2))
+
+
+def test_a_cluster_that_was_there_is_left_there(cluster):
+    fake = cluster()
+    fake.up = True
+    certify(RayEngine(workers=1))
+    assert fake.up
+    assert fake.killed == 1
+
+
+def test_what_cannot_be_used_is_named_and_writes_nothing(cluster, monkeypatch, tmp_path):
+    with pytest.raises(InvalidSetting, match="0 workers"):
+        RayEngine(workers=0)
+    cluster(cpus=4)
+    with pytest.raises(InvalidSetting, match="9 workers do not fit"):
+        certify(RayEngine(workers=9), store=tmp_path / "run")
+    fake = cluster()
+    monkeypatch.setattr(fake, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("nobody there")))
+    with pytest.raises(InvalidSetting, match=r"10\.0\.0\.1:6379"):
+        certify(RayEngine(address="10.0.0.1:6379"), store=tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"certify-robustness\[ray\]"):
+        certify(RayEngine(), store=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupted_distributed_run_resumes_in_any_engine(cluster, tmp_path):
+    cluster()
+
+    def stop(record):
+        if record.index == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        certify(RayEngine(workers=2), store=tmp_path, on_record=stop)
+    assert 0 < len(read_run(tmp_path).run) < INPUTS
+    assert records_digest(certify(store=tmp_path)) == records_digest(certify())
+
+
+def test_counts_are_integers_of_the_request_shape(cluster):
+    cluster()
+    run = certify(RayEngine(workers=2))
+    assert all(sum(r.counts) == 300 for r in run)
