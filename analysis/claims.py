@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from analysis.claims_complexity import CoveringBound
+from analysis.claims_extended import (
+    InternalNoise,
+    OtherNorms,
+    ScoreDistribution,
+    SoftScores,
+    TrainedDiffusion,
+)
+from analysis.claims_generalization import RiskBounds
 from analysis.claims_radii import (
     CohenRadius,
     DimensionRadius,
@@ -10,6 +18,7 @@ from analysis.claims_radii import (
     MarginRadius,
     PrintedRadius,
 )
+from analysis.claims_transport import EvolvedClass, Oracles
 from analysis.ledger import Claim
 
 CLAIMS: tuple[type[Claim], ...] = (
@@ -18,5 +27,13 @@ CLAIMS: tuple[type[Claim], ...] = (
     MarginRadius,
     LipschitzRadius,
     DimensionRadius,
+    SoftScores,
+    ScoreDistribution,
+    InternalNoise,
+    TrainedDiffusion,
+    OtherNorms,
     CoveringBound,
+    EvolvedClass,
+    Oracles,
+    RiskBounds,
 )

@@ -77,7 +77,7 @@ def test_a_refuted_theorem_raises_the_alarm():
         {"status": "unconfirmed"},
         {"prediction": 1},  # the certified class itself
         {"index": 99},  # not an input of this run
-        {"distance_l2": None},
+        {"distance_l2": None, "distance_linf": None},
     ],
 )
 def test_evidence_that_is_not_a_counterexample_is_ignored(changes):
@@ -117,3 +117,94 @@ def test_ledger_is_plain_json():
     again = json.loads(json.dumps(table.to_json(), allow_nan=False))
     assert len(again["claims"]) == len(table)
     assert len(table.frame()) == len(table)
+
+
+# -- the other claims -------------------------------------------------------------------------
+
+
+def run_of_kind(**settings):
+    run = half_space_run(DISTANCES)
+    return Run(run.records, run.settings | settings, "per input")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("T6", {"scores": "soft"}), ("T7", {"scores": "distribution"}), ("T8", {"noise": "internal"})],
+)
+def test_claims_about_other_certificates_speak_only_about_their_kind_of_run(name, settings):
+    attacks = [broken(i, t) for i, t in enumerate(DISTANCES)]
+    other = ledger(half_space_run(DISTANCES), attacks=attacks).claim(name)[0]
+    assert other.status == "undetermined"
+    own = ledger(run_of_kind(**settings), attacks=attacks).claim(name)[0]
+    assert (own.status, own.checked) == ("holds", 3)
+    wrong = ledger(run_of_kind(**settings), attacks=[broken(2, 0.2)])
+    assert name in {row.claim for row in wrong.alarms}
+
+
+def test_exact_rows_refute_what_theory_calls_unsound_and_nothing_else():
+    table = ledger()
+    assert table.alarms == []
+    refuted = {row.claim for row in table if row.status == "violated"}
+    assert refuted == {"T1", "T6", "T7", "T8", "R1", "R2"}
+    assert all(row.example for row in table if row.status == "violated")
+    naive = next(row for row in table.claim("T8") if row.quantity.startswith("sqrt"))
+    assert naive.measured == pytest.approx((0.5**2 + 0.25**2) ** 0.5)
+    rounded = next(row for row in table.claim("T6") if row.status == "violated")
+    assert rounded.measured == pytest.approx(0.096)
+
+
+def test_linf_radius_is_compared_in_linf():
+    attacks = [broken(1, 0.4) | {"distance_linf": 0.4}]
+    row = ledger(half_space_run(DISTANCES), attacks=attacks).claim("T10")[-1]
+    assert row.status == "holds"
+    assert row.theory == pytest.approx(half_space_run(DISTANCES)[1].radius / 8)
+    row = ledger(half_space_run(DISTANCES), attacks=[broken(1, 0.4) | {"distance_linf": 0.01}])
+    assert row.claim("T10")[-1].status == "violated"
+
+
+def test_residual_gap_of_a_stored_run_decides_the_trained_diffusion_claim():
+    from types import SimpleNamespace
+
+    run = half_space_run(DISTANCES)
+
+    def stored(low):
+        gap = {"median": 0.01, "largest": 0.2, "low": low, "high": 0.3, "inputs": 20}
+        return SimpleNamespace(run=run, settings=run.settings, attacks=[], documents={"residual_gap": gap})
+
+    assert ledger(stored(0.1)).claim("T9")[0].status == "violated"
+    assert ledger(stored(0.0)).claim("T9")[0].status == "undetermined"
+    assert ledger(run).claim("T9")[0].status == "undetermined"
+
+
+def bound(value, low, high, **changes):
+    from analysis.result import BoundResult
+
+    fields = {
+        "name": "b", "reference": "r", "target": "risk", "predictor": "Gibbs", "side": "upper",
+        "validity": "guaranteed", "value": value, "low": 0.0, "high": value, "delta": 0.05,
+        "terms": {"measured_risk": (low + high) / 2, "measured_low": low, "measured_high": high},
+    }  # fmt: skip
+    return BoundResult(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "vacuous"),
+    [(0.5, "holds", False), (0.15, "undetermined", False), (0.05, "violated", False), (1.2, "holds", True)],
+)
+def test_risk_bounds_against_the_measured_risk(value, status, vacuous):
+    row = ledger(bounds=[bound(value, 0.1, 0.2)]).claim("bound")[0]
+    assert (row.status, row.vacuous) == (status, vacuous)
+    assert row.quantity == "b (Gibbs)"
+
+
+def test_risk_bounds_without_a_measurement_stay_undetermined():
+    row = ledger(bounds=[bound(0.3, 0.1, 0.2, terms={})]).claim("bound")[0]
+    assert row.status == "undetermined"
+    assert ledger().claim("bound")[0].status == "undetermined"
+
+
+def test_claims_on_data_hold():
+    table = ledger(points=torch.rand(60, 4, generator=torch.Generator().manual_seed(1)))
+    assert table.alarms == []
+    assert table.claim("R2")[1].status in ("holds", "undetermined")
+    assert table.claim("R3")[-1].status == "holds"

@@ -1,0 +1,129 @@
+"""Every bound for one network and one data set, each beside the measured risk of its own predictor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from analysis.classes import Linear
+from analysis.gibbs import Gibbs, perturbation_bounds
+from analysis.heldout import MeasuredGap, heldout_bound, measured_gap, risk_at_radius
+from analysis.network_bounds import norm_bounds
+from analysis.pac_bayes_training import fit_posterior
+from analysis.rademacher import empirical_rademacher
+from analysis.rademacher_bounds import linear_bounds
+from analysis.result import BoundResult
+from certify.data.dataset import Dataset
+from certify.records import Run
+
+
+def all_bounds(
+    model: nn.Module,
+    train: Dataset,
+    test: Dataset,
+    *,
+    delta: float = 0.05,
+    run: Run | None = None,
+    radii: Sequence[float] = (0.0, 0.25, 0.5),
+    weight_radius: float = 1.0,
+    prior: Mapping[str, Tensor] | None = None,
+    factory: Callable[[], nn.Module] | None = None,
+    limit: int = 2000,
+    draws: int = 300,
+    seed: int = 0,
+) -> list[BoundResult]:
+    """Test-set, norm-based and PAC-Bayes bounds on the risk, the risk at each radius, and complexities.
+
+    Training and test points beyond ``limit`` are left out of the sampled quantities (the bounds are
+    then about that many points). ``prior`` are weights chosen without the training data (the initial
+    ones); ``factory`` builds a fresh network of the same architecture and adds the bound of a posterior
+    trained on its own bound. ``run`` adds the risk at ``radii`` of the smoothed network.
+    ``weight_radius`` is the l1 radius of the linear class whose complexity is reported beside the
+    printed and corrected covering bounds. Each bound holds with probability 1 - delta by itself;
+    ``terms`` holds the measured risk of the same predictor (``measured_risk``, ``measured_low``,
+    ``measured_high``) wherever it was measured.
+    """
+    x, y = _points(train, limit)
+    held = _points(test, limit)
+    generator = torch.Generator().manual_seed(seed)
+
+    def predict(z: Tensor) -> Tensor:
+        return model(z).argmax(1)
+
+    gap = measured_gap(predict, (x, y), held, delta)
+    rows = [
+        _measured(heldout_bound(round(gap.test_error * gap.n_test), gap.n_test, delta), gap),
+        *(_measured(row, gap) for row in norm_bounds(model, x, y, delta, num_classes=train.num_classes)),
+    ]
+    if isinstance(model, nn.Module) and any(True for _ in model.parameters()):
+        priors: list[tuple[str, Mapping[str, Tensor] | None]] = [("zero weights", None)]
+        priors += [] if prior is None else [("initial weights", prior)]
+        for name, weights in priors:
+            found, gibbs = perturbation_bounds(
+                model, x, y, delta, prior=weights, prior_name=name, draws=draws, generator=generator
+            )
+            rows += _gibbs_rows(found, gibbs, held, delta, generator)
+    if factory is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            posterior = fit_posterior(factory, x, y, delta, draws=draws, generator=generator)
+        rows += _gibbs_rows(list(posterior.bounds), posterior.gibbs, held, delta, generator)
+    if run is not None and len(run) and all(r.target is not None for r in run):
+        rows += risk_at_radius(run.records, radii, delta)
+    rows += complexity_rows(x, weight_radius, draws=draws, delta=delta, generator=generator)
+    return rows
+
+
+def complexity_rows(
+    x: Tensor, weight_radius: float, *, draws: int, delta: float, generator: torch.Generator
+) -> list[BoundResult]:
+    """R_S of the l1 linear class on the points, and every bound on it, the printed one included."""
+    cls = Linear(norm=1, radius=weight_radius)
+    estimate = empirical_rademacher(cls, x, draws=draws, delta=delta, generator=generator)
+    return [estimate, *linear_bounds(cls, x)]
+
+
+def deterministic_gap(model: nn.Module, train: Dataset, test: Dataset, delta: float = 0.05) -> MeasuredGap:
+    """The measured gap of the network itself on whole data sets."""
+    return measured_gap(lambda z: model(z).argmax(1), (train.x, train.y), (test.x, test.y), delta)
+
+
+def bounds_document(rows: Sequence[BoundResult], gap: MeasuredGap) -> dict[str, Any]:
+    """What the run store keeps under the name ``bounds``."""
+    return {"results": [row.to_json() for row in rows], "measured_gap": gap.to_json()}
+
+
+def _points(data: Dataset, limit: int) -> tuple[Tensor, Tensor]:
+    return data.x[:limit].cpu(), data.y[:limit].cpu()
+
+
+def _measured(row: BoundResult, gap: MeasuredGap) -> BoundResult:
+    return _with(row, gap.test_error, gap.test_low, gap.test_high, gap.train_error)
+
+
+def _gibbs_rows(
+    rows: list[BoundResult],
+    gibbs: Gibbs,
+    held: tuple[Tensor, Tensor],
+    delta: float,
+    generator: torch.Generator,
+) -> list[BoundResult]:
+    start = time.perf_counter()
+    wrong, low, high = gibbs.risk_interval(*held, delta=delta, generator=generator)
+    seconds = time.perf_counter() - start
+    return [
+        replace(
+            _with(row, wrong / len(held[1]), low, high, row.terms["empirical_gibbs_risk"]), seconds=seconds
+        )
+        for row in rows
+    ]
+
+
+def _with(row: BoundResult, risk: float, low: float, high: float, train: float) -> BoundResult:
+    measured = {"measured_risk": risk, "measured_low": low, "measured_high": high, "train_risk": train}
+    return replace(row, terms={**row.terms, **measured})
