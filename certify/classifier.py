@@ -90,9 +90,13 @@ class BaseClassifier:
 
     def vote_alone(self, x: Tensor) -> int:
         """The class of one input ``(1, *shape)``, which is the definition of the classifier."""
-        self.alone += 1
-        out = self._run(self.model, x)
+        out = self.logits_alone(x)
         return int(out[0].argmax()) if bool(out.isfinite().all()) else self.num_classes
+
+    def logits_alone(self, x: Tensor) -> Tensor:
+        """Raw scores (1, num_classes) of one input by itself."""
+        self.alone += 1
+        return self._run(self.model, x)
 
     def probe(self, samples: Tensor, batch_sizes: tuple[int, ...]) -> Probe:
         """Compare batches against single evaluations on real noisy samples; set the tolerance.

@@ -20,6 +20,7 @@ from certify.classifier import BaseClassifier
 from certify.noise import Noise
 from certify.outcome import Outcome, Procedure, Progress
 from certify.records import Status
+from certify.tally import Tally, Votes
 
 #: Inputs are admitted until a round asks for this many batches, so that few rows are padding.
 BATCHES_PER_ROUND = 8
@@ -36,43 +37,49 @@ class Request:
 
 
 class Sampler:
-    """Class counts for requests, with one model, one noise law and one run seed."""
+    """Counts for requests, with one model, one noise law, one run seed, and one thing to count."""
 
     def __init__(
-        self, classifier: BaseClassifier, noise: Noise, *, seed: int, shape: Sequence[int], batch_size: int
+        self,
+        classifier: BaseClassifier,
+        noise: Noise,
+        *,
+        seed: int,
+        shape: Sequence[int],
+        batch_size: int,
+        tally: Tally | None = None,
     ) -> None:
         self.classifier = classifier
         self.noise = noise
         self.seed = seed
+        self.tally = Votes(classifier.num_classes) if tally is None else tally
         self.batch_size = batch_size
         self.shape = tuple(shape)
         self._buffer = torch.zeros(batch_size, *shape, dtype=torch.float32, device=classifier.device)
 
     def counts(self, requests: Sequence[Request]) -> np.ndarray:
-        """Class counts per request, int64 ``(len(requests), num_classes + 1)``.
+        """Counts per request, int64 ``(len(requests), *tally.shape)``.
 
-        The last column counts samples on which the model returned a non-finite score: they
-        are votes for no class. One host synchronisation for the whole call.
+        Votes: ``(len(requests), num_classes + 1)``, the last column for samples on which the model
+        returned a non-finite score. One host synchronisation for the whole call.
         """
-        bins = self.classifier.num_classes + 1
-        tally = torch.zeros(len(requests) * bins, dtype=torch.int64, device=self._buffer.device)
+        size = int(np.prod(self.tally.shape))
+        total = torch.zeros(len(requests) * size, dtype=torch.int64, device=self._buffer.device)
         doubts = []
         for batch in _packed(requests, self.batch_size):
-            slots, labels, doubt = self._vote(requests, batch)
-            tally.scatter_add_(0, slots * bins + labels, (~doubt).long())
-            doubts.append(doubt)
-        counts = tally.view(len(requests), bins).cpu().numpy()
+            rows = self._fill(batch, requests)
+            slots = np.repeat([p for p, _, _ in batch], [n for _, _, n in batch])
+            cells, doubt = self.tally.read(self.classifier, self._padded(rows))
+            flat = torch.from_numpy(slots).to(total.device)[:, None] * size + cells[:rows]
+            sure = (~doubt[:rows]).long()[:, None].expand_as(flat)
+            total.scatter_add_(0, flat.flatten(), sure.flatten())
+            doubts.append(doubt[:rows])
+        counts = total.view(len(requests), size).cpu().numpy()
         flagged = torch.cat(doubts).nonzero().flatten().cpu().numpy() if doubts else ()
         for position, sample in _located(requests, flagged):
             self._fill([(position, sample, 1)], requests)
-            counts[position, self.classifier.vote_alone(self._buffer[:1])] += 1
-        return counts
-
-    def _vote(self, requests: Sequence[Request], batch: list[tuple[int, int, int]]):
-        rows = self._fill(batch, requests)
-        slots = np.repeat([p for p, _, _ in batch], [n for _, _, n in batch])
-        labels, doubt = self.classifier.votes(self._padded(rows))
-        return torch.from_numpy(slots).to(self._buffer.device), labels[:rows], doubt[:rows]
+            counts[position, self.tally.alone(self.classifier, self._buffer[:1])] += 1
+        return counts.reshape(len(requests), *self.tally.shape)
 
     def _fill(self, batch: list[tuple[int, int, int]], requests: Sequence[Request]) -> int:
         rows = sum(n for _, _, n in batch)
@@ -113,7 +120,7 @@ def drive(
             if item is None:
                 exhausted = True
             else:
-                active.append(_Active(item[0], item[1], procedure.start(), sampler.classifier.num_classes))
+                active.append(_Active(item[0], item[1], procedure.start(), sampler.tally))
         if not active:
             return
         began = time.perf_counter()
@@ -134,13 +141,14 @@ def drive(
 class _Active:
     """One input between its first and its last look."""
 
-    def __init__(self, id: int, base: Tensor, progress: Progress, num_classes: int) -> None:
+    def __init__(self, id: int, base: Tensor, progress: Progress, tally: Tally) -> None:
         self.id = id
         self.base = base
         self.progress = progress
         self.drawn = 0
         self.seconds = 0.0
-        self.counts = np.zeros(num_classes + 1, dtype=np.int64)
+        self.tally = tally
+        self.counts = np.zeros(tally.shape, dtype=np.int64)
         self.missing = progress.wanted() or 0
         self.lost = False
 
@@ -150,7 +158,7 @@ class _Active:
             return
         self.counts += fresh
         self.drawn += self.missing
-        self.progress.look(self.counts[:-1].copy())
+        self.progress.look(self.tally.statistic(self.counts).copy())
         wanted = self.progress.wanted()
         self.missing = 0 if wanted is None else wanted - self.drawn
 

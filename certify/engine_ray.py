@@ -26,6 +26,7 @@ import torch
 
 from certify.engine import Request, Sampler
 from certify.errors import InvalidSetting, MissingExtra, WorkersLost
+from certify.tally import Tally
 
 #: How often a cell is tried again after the worker that had it died.
 RETRIES = 3
@@ -65,6 +66,7 @@ class RaySampler:
         self.engine = engine
         self.classifier = local.classifier
         self.local = local
+        self.tally = local.tally
         self._ray: Any = None
         self._make: Any = None
         self._model: Any = None
@@ -107,7 +109,7 @@ class RaySampler:
 
     def counts(self, requests: Sequence[Request]) -> np.ndarray:
         """As ``Sampler.counts``; the row of an input whose cells were lost too often is all -1."""
-        totals = np.zeros((len(requests), self.classifier.num_classes + 1), dtype=np.int64)
+        totals = np.zeros((len(requests), *self.tally.shape), dtype=np.int64)
         queue = deque(_groups(requests, self.local.batch_size))
         lost: set[int] = set()
         while queue or any(group for _, group in self._flying.values()):
@@ -177,6 +179,7 @@ class RaySampler:
             seed=local.seed,
             shape=tuple(local.shape),
             batch_size=local.batch_size,
+            tally=local.tally,
         )
         self._make = ray.remote(num_cpus=0 if on_cuda else 1, num_gpus=int(on_cuda))(_Worker)
         self._actors = [None] * wanted
@@ -212,6 +215,7 @@ class _Plan:
     seed: int
     shape: tuple[int, ...]
     batch_size: int
+    tally: Tally
 
 
 class _Worker:
@@ -226,7 +230,12 @@ class _Worker:
         )
         classifier.tolerance = plan.tolerance
         self._sampler = Sampler(
-            classifier, plan.noise, seed=plan.seed, shape=plan.shape, batch_size=plan.batch_size
+            classifier,
+            plan.noise,
+            seed=plan.seed,
+            shape=plan.shape,
+            batch_size=plan.batch_size,
+            tally=plan.tally,
         )
 
     def pid(self) -> int:

@@ -17,7 +17,9 @@ from certify.effective_sigma import NoiseStage, effective_sigma
 from certify.engine import Sampler
 from certify.errors import InvalidModel
 from certify.noise import standard_normal
+from certify.outcome import Procedure
 from certify.smoothing import PURPOSES, Smoothed
+from certify.tally import tally_for
 from certify.tuning import choose_batch_size
 
 
@@ -86,7 +88,9 @@ class SmoothedInside(Smoothed):
             " value at the input, from certified Lipschitz bounds of the blocks."
         )
 
-    def _sampler(self, examples: Tensor, *, seed: int, purpose: str) -> Sampler:
+    def _sampler(
+        self, examples: Tensor, *, seed: int, purpose: str, procedure: Procedure | None = None
+    ) -> Sampler:
         rows = torch.stack([self.noise.prepare(row, device=self.device) for row in examples])
         if self.batch_size is None:
             self.batch_size = choose_batch_size(self.classifier, self.noise, rows)
@@ -99,6 +103,7 @@ class SmoothedInside(Smoothed):
             seed=seed,
             shape=tuple(rows.shape[1:]),
             batch_size=self.batch_size,
+            tally=None if procedure is None else tally_for(procedure, self.num_classes),
         )
 
 

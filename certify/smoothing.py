@@ -31,6 +31,7 @@ from certify.outcome import Outcome, Procedure
 from certify.procedures import make_procedure
 from certify.records import Record, Run, Status
 from certify.store import RunStore, open_run
+from certify.tally import tally_for
 from certify.tuning import choose_batch_size
 from certify.witness import declare
 
@@ -120,6 +121,7 @@ class Smoothed:
         ids: Sequence[int] | None = None,
         alpha: float = 1e-3,
         mode: str = "radius",
+        scores: str = "votes",
         n_max: int = 100_000,
         seed: int = 0,
         store: RunStore | str | os.PathLike[str] | None = None,
@@ -133,7 +135,9 @@ class Smoothed:
 
         ``mode`` "radius" (a real-valued radius; option ``slack``), "grid" (largest certified
         multiple of ``step``), "decide" (is the radius >= ``radius``?), "fixed" (Cohen's procedure
-        with ``n0`` and ``n``). ``ids`` name the inputs and key their noise (default 0, 1, ...).
+        with ``n0`` and ``n``). ``scores``: "votes" certifies the class most noisy copies get, "soft" the
+        largest mean softmax, "distribution" the same with the radius of the whole score distribution
+        (mode "fixed"). ``ids`` name the inputs and key their noise (default 0, 1, ...).
         ``store`` is a run directory: records are written as they are proved, and inputs already
         there are not sampled again. ``seed`` is any integer 0 <= seed < 2**128. ``engine`` spreads
         the sampling (``certify.engine_ray.RayEngine``); the records are the same for every engine.
@@ -143,6 +147,7 @@ class Smoothed:
         geometry = make_geometry(self.noise, norm=self.norm, dim=x[0].numel())
         procedure = make_procedure(
             mode,
+            scores=scores,
             alpha=check_alpha(alpha),
             sigma=self.sigma_scale,
             n_max=n_max,
@@ -156,7 +161,7 @@ class Smoothed:
         # Everything that can be refused is refused before a run directory exists.
         self.noise.prepare(x)
         listeners = on_record, on_samples
-        with engine(self._sampler(x[:8], seed=seed, purpose="certify")) as sampler:
+        with engine(self._sampler(x[:8], seed=seed, purpose="certify", procedure=procedure)) as sampler:
             work = _Work(x, y, ids, geometry, procedure, sampler)
             if isinstance(store, str | os.PathLike):
                 with open_run(store, described, guarantee) as opened:
@@ -242,7 +247,7 @@ class Smoothed:
             "noise_settings": self.noise.settings(),
             "grid": self.grid if self.noise.name == "lattice" else None,
             "bounds": None if self.bounds is None else list(self.bounds),
-            "scores": "votes",
+            "scores": procedure.name if procedure.name in ("soft", "distribution") else "votes",
             "norm": self.norm,
             "alpha": float(alpha),
             "mode": mode,
@@ -271,7 +276,9 @@ class Smoothed:
             f"l{self.norm} distance. {procedure.guarantee()}"
         )
 
-    def _sampler(self, examples: Tensor, *, seed: int, purpose: str) -> Sampler:
+    def _sampler(
+        self, examples: Tensor, *, seed: int, purpose: str, procedure: Procedure | None = None
+    ) -> Sampler:
         """The engine for inputs like ``examples``; probes the model once."""
         examples = examples if self.reduced is None else self.reduced.project(examples)
         if self.batch_size is None:
@@ -285,6 +292,7 @@ class Smoothed:
             seed=seed,
             shape=tuple(examples.shape[1:]),
             batch_size=self.batch_size,
+            tally=None if procedure is None else tally_for(procedure, self.num_classes),
         )
 
     def _prepared(self, x: Tensor) -> Tensor:
