@@ -21,7 +21,8 @@ from typing import IO, Any
 import torch
 
 from certify.errors import InvalidModel, UntrustedFile
-from certify.pickle_plan import DTYPES, STORAGE_DTYPES, RefusedPickle, StoragePlan, TensorPlan, plan
+from certify.pickle_machine import RefusedPickle
+from certify.pickle_plan import DTYPES, STORAGE_DTYPES, StoragePlan, TensorPlan, plan
 from certify.safe_files import open_regular, refuse_unsafe_environment, unreadable, untrusted
 from certify.zip_files import inspect_zip, open_zip
 

@@ -99,6 +99,10 @@ def _fashion(name: str, md5: str) -> RemoteFile:
     return RemoteFile([m + name for m in mirrors], f"md5:{md5}", 2**26)
 
 
+def _cifar(name: str, sha256: str) -> RemoteFile:
+    return RemoteFile([f"https://www.cs.toronto.edu/~kriz/{name}"], f"sha256:{sha256}", 2**28)
+
+
 #: Every file this package can fetch, by data set and file name.
 FILES: dict[str, dict[str, RemoteFile]] = {
     "mnist": {
@@ -109,6 +113,16 @@ FILES: dict[str, dict[str, RemoteFile]] = {
             "t10k-images-idx3-ubyte.gz": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
             "t10k-labels-idx1-ubyte.gz": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         }.items()
+    },
+    "cifar10": {
+        "cifar-10-binary.tar.gz": _cifar(
+            "cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+        )
+    },
+    "cifar100": {
+        "cifar-100-binary.tar.gz": _cifar(
+            "cifar-100-binary.tar.gz", "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"
+        )
     },
     "fashion-mnist": {
         name: _fashion(name, digest)
