@@ -19,8 +19,8 @@ def accuracy(evidence: Evidence) -> Figure:
     axes = Axes(fig, 52, 34, 552, 340, (0.0, extent), (0.0, 1.0))
 
     attacked = _attacked(evidence, extent, smoothed=True)
-    if attacked:
-        _zone_above(axes, attacked)
+    if attacked and evidence.attacked(smoothed=True) == evidence.by_index.keys():
+        _zone_above(axes, attacked)  # with fewer attacked inputs the two curves do not share a scale
     _area(axes, proved)
     axes.frame(
         label_of_radius(evidence),
