@@ -20,7 +20,7 @@ from certify.walks import SAFETY, Walk
 #: Shares of alpha that interim looks may use, tried from the largest down.
 _SHARES = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 #: What interim looks may cost at n_max, as a shift of the certified radius in units of sigma.
-_SHIFT = 1e-4
+SHIFT = 1e-4
 
 
 @functools.lru_cache(maxsize=256)
@@ -40,12 +40,12 @@ def plan_looks(first: int, growth: float, n_max: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=512)
-def _spending(looks: tuple[int, ...], p_target: float, alpha: float) -> np.ndarray:
+def _spending(looks: tuple[int, ...], p_target: float, alpha: float, shift: float) -> np.ndarray:
     steps = np.array(looks)
     spent = np.zeros(len(steps))
     spent[-1] = alpha
     single, _ = accept_boundary(steps, p_target, spent)
-    allowed = single[-1] + _SHIFT * looks[-1] * _density(p_target)
+    allowed = single[-1] + shift * looks[-1] * _density(p_target)
     for share in _SHARES:
         spent = _log_spending(steps, p_target, alpha, share)
         accept, _ = accept_boundary(steps, p_target, spent)
@@ -55,14 +55,14 @@ def _spending(looks: tuple[int, ...], p_target: float, alpha: float) -> np.ndarr
     return spent
 
 
-def spending(looks: np.ndarray, p_target: float, alpha: float) -> np.ndarray:
+def spending(looks: np.ndarray, p_target: float, alpha: float, shift: float = SHIFT) -> np.ndarray:
     """Error that may be spent by each look: (J,), nondecreasing, alpha at the last.
 
     Zero until a unanimous vote could be certified, then growing with log n up to a share of
     alpha. The share is the largest that leaves the last look's boundary where a single look with
-    n_max samples and all of alpha would have it, up to a negligible shift of the radius.
+    n_max samples and all of alpha would have it, up to ``shift`` (of the radius, in units of sigma).
     """
-    return _spending(tuple(looks.tolist()), p_target, alpha)
+    return _spending(tuple(looks.tolist()), p_target, alpha, shift)
 
 
 def accept_boundary(

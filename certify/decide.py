@@ -28,8 +28,8 @@ class Decide:
     alpha: float = 1e-3
     n_max: int = 100_000
     first: int = 16
-    growth: float = 1.15
-    gamma: float = 0.05
+    growth: float = 1.1
+    gamma: float = 0.1
     tv: float = 0.0
 
     name = "decide"
