@@ -160,6 +160,12 @@ class Run(Sequence[Record]):
         wins = [r.radius if r.correct is not False and r.certified else 0.0 for r in self.records]
         return math.fsum(wins) / len(self.records)
 
+    def simultaneous(self, *, inputs: int | None = None) -> list[float]:
+        """Radii that hold for all inputs together at the run's alpha: see ``certify.simultaneous``."""
+        from certify.simultaneous import simultaneous
+
+        return simultaneous(self, inputs=inputs)
+
     def frame(self) -> pandas.DataFrame:
         """One row per input as a pandas DataFrame (counts and details left out)."""
         import pandas as pd

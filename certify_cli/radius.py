@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import common, provenance, summary
+from certify_cli import common, engines, provenance, summary
 
 if TYPE_CHECKING:
     from certify import Run, Smoothed
@@ -35,6 +35,7 @@ def radius(
     skip: common.Skip = 0,
     data_root: common.DataRoot = None,
     mode: Annotated[str, typer.Option("--mode", help="radius, grid, decide or fixed.")] = "radius",
+    scores: Annotated[str, typer.Option("--scores", help="votes, soft or distribution.")] = "votes",
     alpha: Annotated[float, typer.Option("--alpha", help="Probability that a certificate is wrong.")] = 0.001,
     n_max: Annotated[int, typer.Option("--n-max", help="Most samples spent on one input.")] = 100_000,
     slack: Annotated[
@@ -67,6 +68,9 @@ def radius(
     shard: Annotated[
         str | None, typer.Option("--shard", help="i/n: every n-th input from the i-th on; see certify merge.")
     ] = None,
+    engine: engines.Engine = "local",
+    workers: engines.Workers = None,
+    address: engines.Address = None,
     arch: common.Arch = None,
     arch_args: common.ArchArgs = None,
     trust: common.Trust = False,
@@ -82,9 +86,8 @@ def radius(
 
     arguments = common.json_object(arch_args, "--arch-args")
     gates = summary.parse_gates(require or [])
+    where = engines.pick(engine, workers, address)
     options = _mode_options(mode, {"slack": slack, "step": step, "radius": at, "n0": n0, "n": n})
-    if mode == "fixed":
-        n_max = 0
     network = certify.load(
         model, device=common.pick_device(device), arch=arch, arguments=arguments, trust_model_file=trust
     )
@@ -104,11 +107,16 @@ def radius(
         compiled=compiled,
     )
     described = provenance.provenance(model, network, dataset, skip=skip, limit=limit)
-    described["environment"] = {"shard": shard, "batch_size": batch_size}
-    asked = {"alpha": alpha, "mode": mode, "n_max": n_max, "seed": seed, **options}
+    described["environment"] = {
+        "shard": shard,
+        "batch_size": batch_size,
+        "engine": engine,
+        "workers": workers,
+    }
+    asked = {"alpha": alpha, "mode": mode, "scores": scores, "n_max": n_max, "seed": seed, **options}
     place = out or provenance.default_directory(model, dataset, smoothed, asked, described)
     began = time.perf_counter()
-    run, fresh = _certify(smoothed, part, place, asked, described)
+    run, fresh = _certify(smoothed, part, place, asked, described, where)
     result = summary.summarize(run, place) | {
         "fresh_inputs": fresh,
         "wall_seconds": time.perf_counter() - began,
@@ -157,7 +165,7 @@ def _mode_options(mode: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _certify(
-    smoothed: Smoothed, dataset: Dataset, place: Path, asked: dict, described: dict
+    smoothed: Smoothed, dataset: Dataset, place: Path, asked: dict, described: dict, engine: Any
 ) -> tuple[Run, int]:
     done: list[Any] = []
     samples = 0
@@ -181,6 +189,7 @@ def _certify(
             settings=described,
             on_record=on_record,
             on_samples=on_samples,
+            engine=engine,
             **asked,
         )
     return run, len(done)

@@ -35,9 +35,24 @@ def summarize(run: Run, place: Path | None) -> dict[str, Any]:
         "clean_accuracy": rows[0]["value"] if rows else None,
         "certified_accuracy": rows,
         "mean_radius": run.mean_radius(),
+        "simultaneous": _simultaneous(run) if labelled else None,
         "samples_per_input": sum(r.samples for r in run) / len(run) if len(run) else 0.0,
         "settings": run.settings,
         "guarantee": run.guarantee,
+    }
+
+
+def _simultaneous(run: Run) -> dict[str, Any] | None:
+    """Certified accuracy where all certificates hold together at the run's alpha (Bonferroni)."""
+    if run.settings["mode"] == "decide" or run.settings["scores"] != "votes":
+        return None
+    radii = run.simultaneous()
+    right = [r for record, r in zip(run, radii, strict=True) if record.correct]
+    at = [round(run.settings["sigma"] * f, 6) for f in REPORT_AT]
+    return {
+        "level": 1 - run.settings["alpha"],
+        "certified_accuracy": [{"radius": a, "value": sum(r >= a for r in right) / len(run)} for a in at],
+        "mean_radius": sum(right) / len(run),
     }
 
 
