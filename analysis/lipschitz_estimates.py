@@ -97,7 +97,7 @@ def gradient_ascent(
         z = z.detach().requires_grad_()
         push = _push(model, z, direction)
         value = torch.linalg.vector_norm(push.flatten(1), dim=1)
-        best = max(best, float(value.max()))
+        best = max(best, float(value.detach().max()))
         if not value.requires_grad:
             break
         (slope,) = torch.autograd.grad(value.sum(), z, allow_unused=True)
