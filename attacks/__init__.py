@@ -6,9 +6,10 @@ run.counts(), run.robust_accuracy(), run.frame()
 """
 
 from attacks.budget import Budget
+from attacks.challenge import challenge
 from attacks.outcomes import AttackOutcome, AttackRun, AttackStatus
 from attacks.presets import PRESETS
 from attacks.suite import attack
 from attacks.threat import Threat
 
-__all__ = ["PRESETS", "AttackOutcome", "AttackRun", "AttackStatus", "Budget", "Threat", "attack"]
+__all__ = ["PRESETS", "AttackOutcome", "AttackRun", "AttackStatus", "Budget", "Threat", "attack", "challenge"]

@@ -22,7 +22,7 @@ class Budget:
     rows: int = 2048
     draws: int = 16
     refine_draws: int = 64
-    confirm_samples: int = 10_000
+    confirm_samples: int = 4000
     alpha: float = 1e-3
     tries: int = 4
 

@@ -12,13 +12,13 @@ from attacks.losses import lost_margin, margin
 from attacks.problem import Problem
 
 
-def ddn(problem: Problem, *, steps: int = 100, pace: float = 0.05) -> Tensor:
+def ddn(problem: Problem, *, steps: int = 100, pace: float = 0.05, reach: float = 1.0) -> Tensor:
     """The nearest point of another class that the ascent meets; the input itself where it meets none.
 
     The radius shrinks by the factor 1 - ``pace`` while the class is changed and grows by 1 +
-    ``pace`` while it is not. It starts at the distance to the tangent of the boundary, so the
-    search has no unit of its own. The loss is minus the margin: it keeps a gradient where the
-    cross-entropy's vanishes. Returns (rows, *shape).
+    ``pace`` while it is not. It starts at ``reach`` times the distance to the tangent of the
+    boundary, so the search has no unit of its own. The loss is minus the margin: it keeps a
+    gradient where the cross-entropy's vanishes. Returns (rows, *shape).
 
     Rony et al. 2019, "Decoupling direction and norm for efficient gradient-based L2 adversarial attacks".
     """
@@ -35,7 +35,7 @@ def ddn(problem: Problem, *, steps: int = 100, pace: float = 0.05) -> Tensor:
         best = torch.where(column(far < nearest, x), point, best)
         nearest = torch.minimum(nearest, far)
         if i == 0:
-            radius = value.abs() / norm(gradient, 2).clamp_min(1e-12)
+            radius = reach * value.abs() / norm(gradient, 2).clamp_min(1e-12)
         else:
             radius = torch.where(changed, torch.minimum(radius, far) * (1 - pace), radius * (1 + pace))
         stride = radius * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * i / steps)))

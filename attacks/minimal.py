@@ -10,37 +10,52 @@ from torch import Tensor
 from attacks.apgd import apgd_margin, ranked_targets
 from attacks.ddn import ddn
 from attacks.fab import fab_targeted
-from attacks.geometry import clip, column, norm
+from attacks.geometry import clip, column, norm, random_start
 from attacks.losses import margin
 from attacks.problem import Problem
+from attacks.rays import rays
+
+#: Inputs with at most this many coordinates are also searched along random rays.
+FEW = 16
 
 
 def minimal(
-    problem: Problem, *, ddn_steps: int = 100, fab_steps: int = 30, targets: int = 9
+    problem: Problem, *, ddn_steps: int = 100, fab_steps: int = 25, starts: int = 5, targets: int = 9
 ) -> tuple[Tensor, list[str]]:
     """The nearest point of another class per row, and the attack it came from.
 
-    DDN (l_2 only) and FAB-T both run; the nearer point is then walked along the boundary by FAB
-    towards the class it has reached, and every result is pulled to the boundary by bisection. Where
-    both fail, inputs of growing balls are attacked. Rows where nothing is found get the input
-    itself and the name "".
+    DDN (l_2 only), then FAB-T from the input and from ``starts`` random points at half the best
+    distance: the boundary has many nearest points, and each start reaches its own. The best is then
+    walked along the boundary by FAB, and every result is pulled to the boundary by bisection. Where
+    all fail, balls of growing size are attacked. Rows where nothing is found get the input itself
+    and the name "".
     """
     best, nearest = problem.x, torch.full_like(problem.eps, math.inf)
     names = [""] * len(problem)
-    roads = [("fab-t", lambda: fab_targeted(problem, steps=fab_steps, targets=targets, within=False))]
     if problem.p == 2:
-        roads.insert(0, ("ddn", lambda: ddn(problem, steps=ddn_steps)))
-    for name, run in roads:
-        best, nearest = _nearer(problem, best, nearest, run(), names, name)
+        for reach in (1.0, 8.0):
+            point = ddn(problem, steps=ddn_steps, reach=reach)
+            best, nearest = _nearer(problem, best, nearest, point, names, "ddn")
+    for start in range(starts + 1):
+        begin = None if start == 0 else _half_way(problem, nearest, f"minimal/{start}")
+        point = fab_targeted(problem, steps=fab_steps, targets=targets, within=False, start=begin)
+        best, nearest = _nearer(problem, best, nearest, point, names, "fab-t")
     failed = (~nearest.isfinite()).nonzero().squeeze(1)
     if len(failed):
-        found = torch.zeros_like(best).index_copy(0, failed, growing(problem.take(failed)))
-        found = torch.where(column(nearest.isfinite(), best), best, found)
+        found = best.index_copy(0, failed, growing(problem.take(failed)))
         best, nearest = _nearer(problem, best, nearest, found, names, "growing-apgd")
-    for _ in range(2):
-        again = _walked(problem, best, steps=20)
-        best, nearest = _nearer(problem, best, nearest, again, names, "boundary-walk")
+    if math.prod(problem.shape) <= FEW:
+        best, nearest = _nearer(problem, best, nearest, rays(problem, nearest), names, "rays")
+    for classes in (3, 1):
+        point = _walked(problem, best, steps=30, classes=classes)
+        best, nearest = _nearer(problem, best, nearest, point, names, "boundary-walk")
     return best, names
+
+
+def _half_way(problem: Problem, nearest: Tensor, purpose: str) -> Tensor:
+    """Random points at half the distance known so far; the input itself where none is known."""
+    size = torch.where(nearest.isfinite(), nearest / 2, torch.zeros_like(nearest))
+    return random_start(problem.x, problem.noise(purpose), size, problem.p, problem.box)
 
 
 def bisect(problem: Problem, point: Tensor, *, steps: int = 24) -> Tensor:
@@ -97,9 +112,9 @@ def _nearer(
     return torch.where(column(closer, best), point, best), torch.minimum(far, nearest)
 
 
-def _walked(problem: Problem, point: Tensor, *, steps: int) -> Tensor:
+def _walked(problem: Problem, point: Tensor, *, steps: int, classes: int) -> Tensor:
     problem.oracle.focus(problem.samples)
     scores = problem.oracle.scores(point)
     problem.oracle.focus(None)
-    reached = ranked_targets(scores, problem.y, 1)
+    reached = ranked_targets(scores, problem.y, classes)
     return fab_targeted(problem, steps=steps, within=False, start=point, wanted=reached)

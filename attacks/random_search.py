@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks.apgd import decided
-from attacks.geometry import clip, column, norm, project, unit
+from attacks.geometry import clip, project, unit
 from attacks.losses import margin
 from attacks.problem import Problem
 
@@ -53,7 +53,7 @@ def random_search(
 
     Windows are common to all inputs (keyed by the seed), signs are each input's own. l_inf: a
     window moves to a face of the ball. l_2: a window receives its pattern and the mass of a second
-    window, so the norm stays eps. l_1: a few coordinates receive mass and the result is projected.
+    window, so the norm stays eps. l_1: a few coordinates receive mass, the others give it.
     Returns (rows, *shape).
     """
     device, p = problem.x.device, problem.p
@@ -148,8 +148,7 @@ class _State:
         return clip(center + unit(delta, 2) * eps, self.part.box)
 
     def _sparse(self, index: Tensor, pattern: Tensor, signs: Tensor) -> Tensor:
-        center, eps = self.part.x.flatten(1), self.part.eps
+        center, eps = self.part.x.flatten(1), self.part.eps[:, None]
         push = torch.where(signs, 1.0, -1.0).to(center)[:, :, None] * pattern
         add = torch.zeros_like(center).index_copy(1, index.flatten(), push.flatten(1))
-        add = add / column(norm(add, 1), add) * column(eps, add)
-        return project(center, self.best + add, eps, 1, self.part.box)
+        return clip(center + unit(self.best - center + unit(add, 1) * eps, 1) * eps, self.part.box)

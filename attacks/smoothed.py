@@ -89,6 +89,7 @@ def smoothed_minimal(
     problem: Problem,
     sigma: Tensor,
     *,
+    snap: Callable[[Tensor], Tensor],
     draws: int,
     refine_draws: int,
     gap: float,
@@ -99,15 +100,16 @@ def smoothed_minimal(
 ) -> list[Tensor]:
     """Candidates near the smallest perturbation that flips the smoothed class, nearest first.
 
-    Finds a direction with ``draws`` noise draws per gradient and then ``refine_draws``, walks along it to
-    where ``votes`` votes put the gap between the new class and the old one at ``gap``, and adds
-    the points beyond at the factors ``stretches``: a confirmation needs a clear gap.
+    Finds a direction with ``draws`` noise draws per gradient and then ``refine_draws``, walks along
+    it to where ``votes`` votes at the point moved by ``snap`` put the gap between the new class and
+    the old one at ``gap``, and adds the points beyond at the factors ``stretches``: a confirmation
+    needs a clear gap.
     """
     blur = Blur(sigma, problem)
     size = torch.full_like(problem.eps, float(sigma.min()))
     point, size = _decoupled(blur, problem.x, size, draws, steps, 0.15, "smoothed-coarse")
     point, size = _decoupled(blur, point, size, refine_draws, refine_steps, 0.04, "smoothed-refine")
-    return _along(blur, point - problem.x, gap, stretches, votes)
+    return _along(blur, point - problem.x, snap, gap, stretches, votes)
 
 
 def _decoupled(
@@ -133,12 +135,19 @@ def _decoupled(
     return point, size
 
 
-def _along(blur: Blur, direction: Tensor, gap: float, stretches: Sequence[float], votes: int) -> list[Tensor]:
-    """Points on the ray from where the vote gap reaches ``gap`` (by bisection) outwards."""
+def _along(
+    blur: Blur,
+    direction: Tensor,
+    snap: Callable[[Tensor], Tensor],
+    gap: float,
+    stretches: Sequence[float],
+    votes: int,
+) -> list[Tensor]:
+    """Points on the ray, snapped, from where the vote gap reaches ``gap`` (by bisection) outwards."""
     problem = blur.problem
 
     def at(scale: Tensor) -> Tensor:
-        return clip(problem.x + column(scale, direction) * direction, problem.box)
+        return snap(clip(problem.x + column(scale, direction) * direction, problem.box))
 
     low, high = torch.full_like(problem.eps, 0.4), torch.full_like(problem.eps, 2.0)
     for _ in range(8):

@@ -30,6 +30,9 @@ def attack_smoothed(g: Any, problem: Problem, job: Job) -> list[AttackOutcome]:
     answers = confirmer.clean(problem.x, ids)
     target = problem.y.tolist()
     tally = Tally(job, problem, True, [a.label == t for a, t in zip(answers, target, strict=True)])
+    for i, answer in enumerate(answers):
+        if not tally.correct[i]:
+            tally.facts[i] = {"details": {"label": answer.label, "counts": [int(c) for c in answer.counts]}}
     rows = tally.standing()
     if rows:
         began = time.perf_counter()
@@ -53,7 +56,12 @@ def _candidates(g: Any, part: Problem, job: Job) -> list[torch.Tensor]:
     tail = gaussian.isf(budget.alpha / budget.tries / 2)
     gap = 1.25 * tail / budget.confirm_samples**0.5
     return smoothed_minimal(
-        part, sigma, draws=budget.draws, refine_draws=budget.refine_draws, gap=min(gap, 0.5)
+        part,
+        sigma,
+        snap=g.to_grid,
+        draws=budget.draws,
+        refine_draws=budget.refine_draws,
+        gap=min(gap, 0.5),
     )
 
 

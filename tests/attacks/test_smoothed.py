@@ -30,7 +30,7 @@ def test_the_minimal_distance_of_a_smoothed_half_space_is_its_distance(smoothed)
         assert t * (1 - 1e-3) < outcome.distance < 1.1 * t + 0.15
         assert outcome.smoothed
         assert outcome.prediction == 1
-        assert sum(outcome.details["counts"]) == 10_000
+        assert sum(outcome.details["counts"]) == 4000
 
 
 def test_inside_a_ball_only_what_is_reachable_breaks(smoothed):
