@@ -10,30 +10,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from certify.contract import IGNORE
 from certify.data.dataset import Dataset
-from certify.errors import InvalidSetting, TrainingDiverged
+from certify.errors import InvalidSetting
+from certify.header import Header
 from pdenets.defaults import defaults_for
+from pdenets.distributed import local_device, process_group
+from pdenets.loop import Loop
 from pdenets.progress import Progress
-from pdenets.regularisers import Regulariser, noisy
+from pdenets.regularisers import noisy
 from pdenets.regularisers import regulariser as build_regulariser
 from pdenets.training_state import load_state, save_state, state_path
 
-#: Gradients are scaled down to this l2 norm.
-GRADIENT_CLIP = 5.0
 #: Seconds of training that a crash may cost at most, beside the epoch it happened in.
 SAVE_EVERY = 10.0
-#: So many non-finite steps in a row end the training.
-PATIENCE = 20
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,11 @@ def train(
     ``arch`` is a registered name or "module:factory", ``arguments`` what its factory
     takes beside the shapes. ``sigma`` is the standard deviation s of the noise the
     network will be certified under. ``regulariser`` (see ``pdenets.regularisers``)
-    defaults to "diffusion" for time-dependent networks, else to "gaussian"; what is
-    left out comes from ``pdenets.defaults``. Without ``val_data`` a twentieth of the
+    defaults to "diffusion" for time-dependent networks, else to "gaussian" ("none" at
+    sigma 0); what is left out comes from ``pdenets.defaults``. Without ``val_data`` a twentieth of the
     training set is held out. Nothing is written at ``out`` until training is done; an
-    unfinished training is resumed from its state file.
+    unfinished training is resumed from its state file. Under torchrun the processes
+    share every batch (``pdenets.distributed``) and the first one writes.
 
     Raises InvalidSetting for settings no training can have, TrainingDiverged where
     losses stay non-finite, RunConflict where the state file belongs to other settings.
@@ -96,64 +96,65 @@ def train(
     from certify import checkpoints, registry
 
     started = time.monotonic()
-    out = Path(out)
-    row = defaults_for(train_data.name)
-    epochs, lr, batch_size = epochs or row.epochs, lr or row.lr, batch_size or row.batch_size
+    out, row = Path(out), defaults_for(train_data.name)
+    epochs = row.epochs if epochs is None else epochs
+    lr = row.lr if lr is None else lr
+    batch_size = row.batch_size if batch_size is None else batch_size
     _check(train_data, epochs=epochs, lr=lr, batch_size=batch_size, optimizer=optimizer)
     if val_data is None:
         train_data, val_data = hold_out(train_data, seed=seed)
     arguments = dict(arguments or {})
-    with torch.random.fork_rng(devices=[]):
+    device = local_device(device)
+    with torch.random.fork_rng(devices=[]), process_group(device) as group:
         seed_everything(seed)
         model = registry.architecture(arch)(
             num_classes=train_data.num_classes, input_shape=train_data.input_shape, **arguments
         ).to(device)
-        name = regulariser or ("diffusion" if hasattr(model, "horizon") else "gaussian" if sigma else "none")
+        name = regulariser or _natural_regulariser(model, sigma)
         options = row.regulariser_options(name) | dict(options or {})
         settings = {
             "architecture": arch, "arguments": arguments, "regulariser": name, "options": options,
             "sigma": sigma, "diffusion_sigma": sigma / math.sqrt(2), "epochs": epochs, "lr": lr,
             "batch_size": batch_size, "optimizer": optimizer, "weight_decay": weight_decay, "seed": seed,
-            "data": train_data.digest(),
+            "processes": group.size, "data": train_data.digest(),
         }  # fmt: skip
-        loop = _Loop(
+        loop = Loop(
             model,
             _optimizer(model, optimizer, weight_decay),
             build_regulariser(name, sigma=sigma, **options),
             train_data,
             settings=settings,
+            group=group,
             progress=progress,
         )
-        unfinished = state_path(out)
-        history = loop.resume(load_state(unfinished, settings=settings))
-        resumed_from = len(history)
-        saved = time.monotonic()
+        history, unfinished = [], state_path(out)
+        state = load_state(unfinished, settings=settings)
+        if state is not None:
+            history = [Metrics(**metrics) for metrics in state[0]]
+            loop.restore(state[1])
+        resumed_from, saved = len(history), time.monotonic()
+        # The first process may replace the file as soon as all have read it, not before.
+        group.barrier()
         for epoch in range(resumed_from + 1, epochs + 1):
             loop.run_epoch(epoch)
             metrics = evaluate(model, val_data, sigma=sigma, batch_size=1024, seed=seed)
             history.append(replace(metrics, epoch=epoch))
-            if epoch < epochs and time.monotonic() - saved >= SAVE_EVERY:
+            if group.leads and epoch < epochs and time.monotonic() - saved >= SAVE_EVERY:
                 rows = [asdict(m) for m in history]
                 save_state(unfinished, settings=settings, history=rows, tensors=loop.tensors())
                 saved = time.monotonic()
-    result = TrainingResult(
-        path=str(out), architecture=arch, parameters=sum(p.numel() for p in model.parameters()),
-        final=history[-1], best=max(history, key=lambda m: (m.noisy_accuracy, m.accuracy)),
-        history=tuple(history), skipped_steps=loop.skipped, resumed_from=resumed_from,
-        seconds=time.monotonic() - started,
-    )  # fmt: skip
-    record = settings | {
-        "final": asdict(result.final), "best": asdict(result.best), "parameters": result.parameters,
-        "skipped_steps": result.skipped_steps, "examples": len(train_data), "held_out": len(val_data),
-        "seconds": round(result.seconds, 1),
-    }  # fmt: skip
-    header = checkpoints.Header(
-        architecture=arch, arguments=arguments, num_classes=train_data.num_classes,
-        input_shape=train_data.input_shape, low=train_data.low, high=train_data.high, grid=train_data.grid,
-        dataset={"name": train_data.name}, training=record, task=train_data.task,
-    )  # fmt: skip
-    checkpoints.save(out, model.cpu().eval(), header)
-    unfinished.unlink(missing_ok=True)
+        result = TrainingResult(
+            path=str(out), architecture=arch, parameters=sum(p.numel() for p in model.parameters()),
+            final=history[-1], best=max(history, key=lambda m: (m.noisy_accuracy, m.accuracy)),
+            history=tuple(history), skipped_steps=loop.skipped, resumed_from=resumed_from,
+            seconds=time.monotonic() - started,
+        )  # fmt: skip
+        if group.leads:
+            record = settings | _summary(result) | {"examples": len(train_data), "held_out": len(val_data)}
+            checkpoints.save(out, model.cpu().eval(), _header(train_data, arch, arguments, record))
+            unfinished.unlink(missing_ok=True)
+        # Nobody returns before the checkpoint is there.
+        group.barrier()
     return result
 
 
@@ -191,88 +192,26 @@ def evaluate(
     return Metrics(0, loss / count, right / count, noisy_right / count)
 
 
-class _Loop:
-    """The optimiser steps of one training."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        regulariser: Regulariser,
-        data: Dataset,
-        *,
-        settings: Mapping[str, Any],
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self.model, self.optimizer, self.regulariser, self.data = model, optimizer, regulariser, data
-        self.lr, self.epochs, self.seed = settings["lr"], settings["epochs"], settings["seed"]
-        self.batch_size, self.progress = settings["batch_size"], progress
-        self.device = next(model.parameters()).device
-        self.steps = math.ceil(len(data) / self.batch_size)
-        self.skipped = self.failures = 0
-
-    def resume(self, state: tuple[list[dict[str, Any]], dict[str, Any]] | None) -> list[Metrics]:
-        """Restore weights and optimiser; the metrics of the epochs already done."""
-        if state is None:
-            return []
-        history, tensors = state
-        self.model.load_state_dict(tensors["model"])
-        self.optimizer.load_state_dict(tensors["optimizer"])
-        self.skipped = tensors["skipped"]
-        return [Metrics(**row) for row in history]
-
-    def tensors(self) -> dict[str, Any]:
-        """What ``resume`` needs beside the history."""
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return state | {"skipped": self.skipped}
-
-    def run_epoch(self, epoch: int) -> None:
-        self.model.train()
-        seed_everything(_epoch_seed(self.seed, epoch))
-        generator = torch.Generator(device=self.device).manual_seed(_epoch_seed(self.seed, epoch))
-        sums: dict[str, float] = {}
-        for step, (x, y) in enumerate(self._batches(epoch), start=1):
-            self._set_rate((epoch - 1) * self.steps + step - 1)
-            losses = self.regulariser.loss(self.model, x, y, generator=generator)
-            self._step(torch.stack(list(losses.values())).sum())
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
-            if self.progress is not None:
-                means = {name: total / step for name, total in sums.items()}
-                self.progress(Progress(epoch, self.epochs, step, self.steps, means, self.skipped))
-
-    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        shuffle = torch.Generator().manual_seed(_epoch_seed(self.seed, epoch))
-        for rows in torch.randperm(len(self.data), generator=shuffle).split(self.batch_size):
-            yield self.data.x[rows].to(self.device), self.data.y[rows].to(self.device)
-
-    def _set_rate(self, step: int) -> None:
-        """Cosine schedule from ``lr`` at the first step to 0 after the last."""
-        rate = self.lr * (1 + math.cos(math.pi * step / (self.epochs * self.steps))) / 2
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-
-    def _step(self, loss: Tensor) -> None:
-        """One update, or none where the loss or its gradient is not finite."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_CLIP)
-        if bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
-            self.optimizer.step()
-            self.failures = 0
-            return
-        self.skipped += 1
-        self.failures += 1
-        if self.failures >= PATIENCE:
-            raise TrainingDiverged(
-                f"{self.failures} training steps in a row were not finite",
-                why="the loss or its gradient became infinite or NaN; no checkpoint was written",
-                remedy=f"use a smaller --lr (it was {self.lr}), or check the inputs",
-            )
+def _natural_regulariser(model: nn.Module, sigma: float) -> str:
+    if sigma == 0:
+        return "none"
+    return "diffusion" if hasattr(model, "horizon") else "gaussian"
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return (seed * 1_000_003 + epoch) % 2**63
+def _summary(result: TrainingResult) -> dict[str, Any]:
+    """What the checkpoint's header keeps of a training."""
+    return {
+        "final": asdict(result.final), "best": asdict(result.best), "parameters": result.parameters,
+        "skipped_steps": result.skipped_steps, "seconds": round(result.seconds, 1),
+    }  # fmt: skip
+
+
+def _header(data: Dataset, arch: str, arguments: dict[str, Any], record: dict[str, Any]) -> Header:
+    return Header(
+        architecture=arch, arguments=arguments, num_classes=data.num_classes, input_shape=data.input_shape,
+        low=data.low, high=data.high, grid=data.grid, dataset={"name": data.name}, training=record,
+        task=data.task,
+    )  # fmt: skip
 
 
 def _optimizer(model: nn.Module, name: str, weight_decay: float) -> torch.optim.Optimizer:
