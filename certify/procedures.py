@@ -73,6 +73,12 @@ def make_procedure(
     """
     options = {"radius": radius, "step": step, "slack": slack, "n0": n0, "n": n}
     _check_options(mode, scores, {k for k, v in options.items() if v is not None})
+    if scores == "distribution" and needed is not None:
+        raise InvalidSetting(
+            "the score-distribution radius exists for Gaussian noise only",
+            why="it moves every level set by the Neyman-Pearson bound of the normal distribution",
+            remedy="use Gaussian or lattice noise and the l2 norm, or scores='soft'",
+        )
     needed = needed or partial(_gaussian, sigma=_check_sigma(sigma))
     if mode == "fixed":
         n0, n = 100 if n0 is None else n0, n_max if n is None else n

@@ -179,6 +179,8 @@ def test_modes_without_a_soft_version_say_so():
         with pytest.raises(InvalidSetting) as caught:
             make_procedure(mode, scores=scores, sigma=SIGMA, **options)
         assert "scores" in caught.value.why
+    with pytest.raises(InvalidSetting, match="Gaussian"):
+        make_procedure("fixed", scores="distribution", sigma=SIGMA, needed=lambda r: (1 + r) / 2)
     with pytest.raises(InvalidSetting):
         score_thresholds(1)
     with pytest.raises(InvalidCounts):
