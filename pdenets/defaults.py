@@ -20,13 +20,19 @@ class TrainingDefaults:
         return dict(self.options.get(regulariser, {}))
 
 
+_IMAGES = TrainingDefaults(
+    epochs=8,
+    batch_size=256,
+    options={name: {"weight": 10.0, "share": 0.25} for name in ("diffusion", "residual")},
+)
+_SHAPES = TrainingDefaults(epochs=100, batch_size=8)
+
 #: Data set name -> defaults. A data set that is not listed gets ``TrainingDefaults()``.
 DEFAULTS: Mapping[str, TrainingDefaults] = {
-    "mnist": TrainingDefaults(
-        epochs=8,
-        batch_size=256,
-        options={"diffusion": {"weight": 10.0, "share": 0.25}, "residual": {"weight": 10.0, "share": 0.25}},
-    ),
+    "mnist": _IMAGES,
+    "fashion-mnist": _IMAGES,
+    "shapes": _SHAPES,
+    "shapes-noisy": _SHAPES,
     "digits": TrainingDefaults(epochs=40, batch_size=64),
     "moons": TrainingDefaults(
         epochs=350,

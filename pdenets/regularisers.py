@@ -10,7 +10,7 @@ smoothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -71,13 +71,18 @@ class Plain:
 class GaussianAugmentation:
     """Cross-entropy on x + s xi: the network sees what the certifier will show it.
 
+    ``scales`` multiplies sigma per input coordinate (anisotropic noise), one number for
+    each coordinate of the flattened input.
+
     Reference: Cohen, Rosenfeld and Kolter (2019), section 3.3.
     """
 
     sigma: float
+    scales: Sequence[float] | None = None
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Losses:
-        return {"classification": F.cross_entropy(model(noisy(x, self.sigma, generator)), y)}
+        sigma = per_coordinate(self.sigma, self.scales, x)
+        return {"classification": F.cross_entropy(model(noisy(x, sigma, generator)), y)}
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,8 @@ class DiffusionResidual:
     inputs under noise s. At t = T it is the smoothed function itself: it sees clean
     inputs. The residual ties the two together at collocation points x + ``spread`` xi
     (default: s), t ~ U[T-1, T-tau], for the first ``share`` of each batch, because
-    each residual costs four or more evaluations of the network.
+    each residual costs four or more evaluations of the network. ``scales`` multiplies
+    sigma per input coordinate: anisotropic diffusion, and noise that matches it.
 
     With ``augment=False`` this is the loss of arXiv 2307.12333, section 4.
     """
@@ -101,10 +107,12 @@ class DiffusionResidual:
     h: float = 0.1
     probes: int = 1
     share: float = 1.0
+    scales: Sequence[float] | None = None
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Losses:
         horizon = _horizon(model)
-        start = noisy(x, self.sigma, generator) if self.augment else x
+        sigma = per_coordinate(self.sigma, self.scales, x)
+        start = noisy(x, sigma, generator) if self.augment else x
         losses = {
             "classification": (
                 F.cross_entropy(model(start, horizon - 1), y) + F.cross_entropy(model(x, horizon), y)
@@ -113,14 +121,14 @@ class DiffusionResidual:
         }
         if self.weight > 0:
             some = x[: math.ceil(self.share * len(x))]
-            points = noisy(some, self.sigma if self.spread is None else self.spread, generator)
+            points = noisy(some, sigma if self.spread is None else self.spread, generator)
             u = torch.rand(len(some), generator=generator, device=x.device, dtype=x.dtype)
             times = horizon - 1 + (1 - self.tau) * u
             losses["residual"] = self.weight * diffusion_penalty(
                 probabilities(model),
                 points,
                 times,
-                diffusion=self.sigma / math.sqrt(2),
+                diffusion=sigma / math.sqrt(2),
                 tau=self.tau,
                 h=self.h,
                 probes=self.probes,
@@ -129,10 +137,23 @@ class DiffusionResidual:
         return losses
 
 
-def noisy(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+def noisy(x: Tensor, sigma: float | Tensor, generator: torch.Generator) -> Tensor:
     """x + sigma * standard normal noise, not clipped: the certifier does not clip either."""
     noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     return x + sigma * noise
+
+
+def per_coordinate(sigma: float, scales: Sequence[float] | None, x: Tensor) -> float | Tensor:
+    """sigma, or sigma * scales in the shape of one input of the batch ``x``."""
+    if scales is None:
+        return sigma
+    if len(scales) != x[0].numel() or min(scales) < 0 or not max(scales) > 0:
+        raise InvalidSetting(
+            f"{len(scales)} scales do not fit inputs of {x[0].numel()} coordinates",
+            why="anisotropic noise needs one non-negative factor per coordinate, not all zero",
+            remedy="give as many factors as an input has numbers, in the order of its flattened form",
+        )
+    return sigma * torch.tensor(list(scales), dtype=x.dtype, device=x.device).reshape(x.shape[1:])
 
 
 def _paper(sigma: float, **options: Any) -> Regulariser:

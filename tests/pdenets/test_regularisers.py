@@ -80,6 +80,20 @@ def test_the_penalty_vanishes_at_the_smoothed_classifier_of_matched_noise(batch)
     assert right < 1e-5 < 1e-3 < wrong
 
 
+@pytest.mark.parametrize("name", ["gaussian", "diffusion"])
+def test_anisotropic_noise_leaves_the_still_coordinates_alone(name, model):
+    seen = []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    x, y = torch.zeros(4000, 2), torch.zeros(4000, dtype=torch.long)
+    regulariser(name, sigma=0.5, scales=[2.0, 0.0]).loss(model, x, y, generator=generator())
+    assert seen[0].std(0)[0].item() == pytest.approx(1.0, rel=0.05)
+    assert (seen[0][:, 1] == 0).all()
+    if name == "diffusion":  # no stencil point leaves the line on which there is diffusion
+        assert (seen[-1][:, 1] == 0).all()
+    with pytest.raises(InvalidSetting, match="scales do not fit"):
+        regulariser(name, sigma=0.5, scales=[1.0]).loss(model, x, y, generator=generator())
+
+
 def test_share_of_the_batch_pays_for_the_residual(model, batch):
     x, y = batch
     calls = []
