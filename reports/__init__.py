@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reports.comparison import CompareFiles as CompareFiles
     from reports.comparison import compare as compare
+    from reports.equation import maps_document as maps_document
     from reports.report import ReportFiles as ReportFiles
     from reports.report import build as build
 
@@ -20,9 +21,10 @@ _HOME = {
     "ReportFiles": "reports.report",
     "build": "reports.report",
     "compare": "reports.comparison",
+    "maps_document": "reports.equation",
 }
 
-__all__ = ["CompareFiles", "ReportFiles", "build", "compare"]
+__all__ = ["CompareFiles", "ReportFiles", "build", "compare", "maps_document"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,6 @@
 """Coefficients of the model's equation as maps: scalars as colour, velocities as arrows.
 
-The document "maps" of a run: ``{"fields": [{"name": ..., "values": [[...]], "note": ...}]}`` where
-``values`` is (height, width) for a scalar field or (2, height, width) for a velocity (x first,
-then y, in cells per unit of time).
+``reports.equation`` describes the document they are read from.
 """
 
 from __future__ import annotations

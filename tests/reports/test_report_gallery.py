@@ -188,3 +188,30 @@ def test_data_in_the_page_cannot_close_its_script():
 def test_size_for_five_hundred_inputs_is_under_three_megabytes(tmp_path):
     stored = stored_run(tmp_path / "big", inputs=500, side=28)
     assert reports.build(stored).html.stat().st_size < 3_000_000
+
+
+def test_maps_document_keeps_the_busiest_channel():
+    rng = np.random.default_rng(0)
+    u, v = np.zeros((2, 3, 6, 6)), np.zeros((2, 3, 6, 6))
+    u[0, 1] = rng.normal(size=(6, 6))
+    diffusion = rng.random((2, 3, 6, 6))
+    layers = [{"u": u, "v": v, "Dx": diffusion, "Dy": np.float64(1.0)}, {"u": np.float64(0)}]
+    fields = reports.maps_document(layers)["fields"]
+    assert [f["name"] for f in fields] == ["velocity, layer 1", "diffusion Dx, layer 1"]
+    assert fields[0]["note"] == "layer 1, channel 1"
+    assert np.allclose(fields[0]["values"], [u[0, 1], v[0, 1]], rtol=1e-3)
+    assert np.allclose(fields[1]["values"], diffusion[0, 1], rtol=1e-3)
+
+
+def test_maps_of_a_network_whose_layers_are_equations():
+    import torch
+
+    from pdenets.global_nets import coefficient_maps, global_cifar
+
+    torch.manual_seed(0)
+    network = global_cifar(num_classes=10, input_shape=(3, 16, 16)).eval()
+    document = reports.maps_document(coefficient_maps(network, torch.rand(1, 3, 16, 16)))
+    stored = stored_run(inputs=3)
+    stored.documents["maps"] = json.loads(json.dumps(document))
+    assert document["fields"]
+    assert len(maps(Evidence.of(stored))) == min(8, len(document["fields"]))
