@@ -20,7 +20,9 @@ from certify.noise import standard_normal
 from certify.outcome import Procedure
 from certify.smoothing import PURPOSES, Smoothed
 from certify.tally import tally_for
-from certify.tuning import choose_batch_size
+
+#: Samples per forward pass where the caller names none; only speed depends on it.
+BATCH_SIZE = 256
 
 
 class NoisyNetwork(Protocol):
@@ -81,7 +83,7 @@ class SmoothedInside(Smoothed):
         self.noise.fill(out, bases=[base], ids=[id], starts=[start], counts=[count], seed=seed)
         return out
 
-    def guarantee(self, procedure: Any, alpha: float) -> str:
+    def guarantee(self, procedure: Procedure, alpha: float) -> str:
         return (
             super().guarantee(procedure, alpha)
             + f" The noise is inside the network ({len(self.stages)} injections); sigma is its effective"
@@ -91,18 +93,16 @@ class SmoothedInside(Smoothed):
     def _sampler(
         self, examples: Tensor, *, seed: int, purpose: str, procedure: Procedure | None = None
     ) -> Sampler:
-        rows = torch.stack([self.noise.prepare(row, device=self.device) for row in examples])
-        if self.batch_size is None:
-            self.batch_size = choose_batch_size(self.classifier, self.noise, rows)
+        size = self.batch_size = self.batch_size or BATCH_SIZE
         if self.probe is None:
             noisy = torch.cat([self.noisy(row, 4, seed=seed, id=0) for row in examples])
-            self.probe = self.classifier.probe(noisy, tuple(sorted({7, 32, self.batch_size})))
+            self.probe = self.classifier.probe(noisy, tuple(sorted({7, 32, size})))
         return Sampler(
             self.classifier,
             self.noise.for_purpose(PURPOSES[purpose]),
             seed=seed,
-            shape=tuple(rows.shape[1:]),
-            batch_size=self.batch_size,
+            shape=(examples[0].numel() + self.noise.size,),
+            batch_size=size,
             tally=None if procedure is None else tally_for(procedure, self.num_classes),
         )
 
