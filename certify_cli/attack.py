@@ -137,12 +137,43 @@ def _attack_run(
                     "x_adv": np.stack([np.asarray(o.adversarial) for o in found]),
                 },
             )
-        hits = stored.run.contradictions(outcomes) if threat.norm_name == "2" else []
+        hits = stored.run.contradictions(outcomes) if threat.norm_name == stored.settings["norm"] else []
         store.put_document(
             "contradictions",
             {"checked": len(outcomes), "hits": [o.to_json() for o in hits], "norm": threat.norm_name},
         )
     return outcomes, hits
+
+
+def challenge(smoothed: Any, run: Any, dataset: Any, place: Path, *, seed: int) -> None:
+    """Attack inside every certified ball of ``run`` and store it; EvidenceFails on a confirmed hit."""
+    import sys
+
+    from attacks import challenge as run_challenge
+    from certify.errors import EvidenceFails
+    from certify.store import open_run
+
+    claims = [r for r in run if r.certified and r.radius > 0]
+    if not claims:
+        print("challenge: nothing was certified, so there is no ball to attack", file=sys.stderr)
+        return
+    with open_run(place, run.settings, run.guarantee) as store:
+        outcomes = run_challenge(
+            smoothed, run, dataset.x, ids=dataset.ids.tolist(), seed=seed,
+            on_outcome=lambda o: store.add_attack(o.to_json()),
+        )  # fmt: skip
+        hits = run.contradictions(outcomes)
+        store.put_document(
+            "contradictions",
+            {"checked": len(outcomes), "hits": [o.to_json() for o in hits], "norm": run.settings["norm"]},
+        )
+    if hits:
+        raise EvidenceFails(
+            f"{len(hits)} confirmed attacks lie inside certified balls, the first on input {hits[0].index}",
+            why="a certificate and a confirmed counterexample cannot both be right",
+            remedy="keep the run directory and report it: the model is no fixed function, or this is a bug",
+        )
+    print(f"challenge: {len(outcomes)} certified balls attacked, no contradiction", file=sys.stderr)
 
 
 def torch_rows(dataset: Any) -> dict[int, Any]:

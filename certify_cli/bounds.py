@@ -1,18 +1,19 @@
-"""``certify bounds``: complexities and generalization bounds for a data set."""
+"""``certify bounds``: complexities and generalization bounds for a model and its data."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from certify_cli import common
 
-EPILOG = (
-    "Example: certify bounds runs/demo --weight-radius 2        or: certify bounds --data mnist --points 1000"
-)
+if TYPE_CHECKING:
+    from certify.data import Dataset
+
+EPILOG = "Example: certify bounds runs/demo        of a class alone: certify bounds --data mnist -W 2"
 
 
 def register(app: typer.Typer) -> None:
@@ -22,66 +23,152 @@ def register(app: typer.Typer) -> None:
 def bounds(
     run: Annotated[
         Path | None,
-        typer.Argument(help="Run directory: its data set; the result is stored.", show_default=False),
+        typer.Argument(help="Run directory: its model; the result is stored.", show_default=False),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Checkpoint, with a run if it moved.")
     ] = None,
     data: common.Data = None,
     data_root: common.DataRoot = None,
     weight_radius: Annotated[
-        float, typer.Option("--weight-radius", "-W", help="Norm bound of the weights.")
+        float, typer.Option("--weight-radius", "-W", help="Norm bound of the linear class.")
     ] = 1.0,
-    points: Annotated[int, typer.Option("--points", min=2, help="How many training inputs.")] = 1000,
-    draws: Annotated[
-        int, typer.Option("--draws", min=2, help="Sign vectors of the Monte Carlo estimate.")
-    ] = 1000,
+    points: Annotated[int, typer.Option("--points", min=2, help="Most training inputs used.")] = 1000,
+    draws: Annotated[int, typer.Option("--draws", min=2, help="Draws of the Monte Carlo estimates.")] = 300,
+    delta: Annotated[float, typer.Option("--delta", help="Probability that one bound is wrong.")] = 0.05,
+    pac_bayes: Annotated[
+        bool, typer.Option("--pac-bayes", help="Train a posterior on its own bound, too (minutes).")
+    ] = False,
     seed: common.Seed = 0,
     as_json: common.AsJson = False,
 ) -> None:
-    """Estimate the Rademacher complexity of linear classes and set every bound beside it."""
+    """Bound a model's risk by every theorem at hand, each beside the risk measured for the same predictor.
+
+    With --data alone: the Rademacher complexity of linear classes and the bounds on it.
+    """
+    from certify.errors import InvalidSetting
+
+    if run is not None or model is not None:
+        document = _model_bounds(
+            run, model, data, data_root, weight_radius=weight_radius, points=points, draws=draws, delta=delta,
+            pac_bayes=pac_bayes, seed=seed,
+        )  # fmt: skip
+    elif data is not None:
+        document = _class_bounds(data, data_root, weight_radius, points, draws, delta, seed)
+    else:
+        raise InvalidSetting(
+            "there is nothing to bound",
+            why="a bound is about a model or a class of functions on a sample",
+            remedy="give a run directory, --model ckpt.pt, or --data NAME",
+        )
+    if as_json:
+        common.print_json(document)
+    else:
+        _print(document)
+
+
+def _model_bounds(
+    run: Path | None,
+    model: Path | None,
+    data: str | None,
+    root: Path | None,
+    *,
+    weight_radius: float,
+    points: int,
+    draws: int,
+    delta: float,
+    pac_bayes: bool,
+    seed: int,
+) -> dict[str, Any]:
+    import analysis
+    import certify
+    from certify.store import open_run
+    from certify_cli.reopen import reopen
+
+    opened = reopen(run, model=model, data_root=root) if run is not None else None
+    network = opened.smoothed.model if opened is not None else certify.load(model or "")
+    header = getattr(network, "certify_header", None)
+    if data is None and opened is not None:
+        data = opened.dataset.name
+    train, test = (
+        common.open_data(header, data, split=s, root=root, limit=n, skip=0)
+        for s, n in (("train", points), ("test", None))
+    )
+    rows = analysis.all_bounds(
+        network,
+        train,
+        test,
+        delta=delta,
+        run=None if opened is None else opened.stored.run,
+        weight_radius=weight_radius,
+        factory=_factory(header, train) if pac_bayes else None,
+        limit=points,
+        draws=draws,
+        seed=seed,
+    )
+    document = analysis.bounds_document(rows, analysis.deterministic_gap(network, train, test, delta))
+    document |= {"data": train.name, "points": len(train), "weight_radius": weight_radius, "delta": delta}
+    if run is not None and opened is not None:
+        with open_run(run, opened.stored.settings, opened.stored.guarantee) as store:
+            store.put_document("bounds", document)
+    return document
+
+
+def _factory(header: Any, train: Dataset):
+    """Fresh networks of the checkpoint's architecture."""
+    from certify import registry
+    from certify.errors import InvalidSetting
+
+    if header is None:
+        raise InvalidSetting(
+            "--pac-bayes needs to know the architecture",
+            why="it trains fresh networks, and this checkpoint has no header",
+            remedy="use a checkpoint that `certify train` wrote",
+        )
+    build = registry.architecture(header.architecture)
+    return lambda: build(num_classes=train.num_classes, input_shape=train.input_shape, **header.arguments)
+
+
+def _class_bounds(
+    data: str, root: Path | None, weight_radius: float, points: int, draws: int, delta: float, seed: int
+) -> dict[str, Any]:
     import torch
 
     import analysis
     from certify import data as datasets
-    from certify.errors import InvalidSetting
-    from certify.store import open_run
 
-    stored = common.run_directory(run) if run is not None else None
-    if stored is not None and data is None:
-        data = stored.settings["data"].get("path") or stored.settings["data"]["name"]
-    if data is None:
-        raise InvalidSetting(
-            "no data set given",
-            why="a bound is computed on a sample",
-            remedy="give a run directory or --data NAME",
-        )
-    sample = datasets.load(data, split="train", root=data_root, limit=points)
-    results = []
+    sample = datasets.load(data, split="train", root=root, limit=points)
+    rows = []
     for norm in (1, 2, math.inf):
         cls = analysis.Linear(norm=norm, radius=weight_radius)
         generator = torch.Generator().manual_seed(seed)
-        results.append(analysis.empirical_rademacher(cls, sample.x, draws=draws, generator=generator))
-        results += analysis.linear_bounds(cls, sample.x)
-    document = {
-        "results": [r.to_json() for r in results],
+        rows.append(
+            analysis.empirical_rademacher(cls, sample.x, draws=draws, delta=delta, generator=generator)
+        )
+        rows += analysis.linear_bounds(cls, sample.x)
+    return {
+        "results": [r.to_json() for r in rows],
         "data": sample.name,
         "points": len(sample),
         "weight_radius": weight_radius,
+        "delta": delta,
     }
-    if run is not None and stored is not None:
-        with open_run(run, stored.settings, stored.guarantee) as store:
-            store.put_document("bounds", document)
-    if as_json:
-        common.print_json(document)
-    else:
-        _print(results, f"{sample.name}, N = {len(sample)}, |w| <= {weight_radius:g}")
 
 
-def _print(results: list[Any], title: str) -> None:
+def _print(document: dict[str, Any]) -> None:
     from rich.table import Table
 
+    title = f"{document['data']}, N = {document['points']}, |w| <= {document['weight_radius']:g}"
     table = Table(
-        "R_S of", "estimate or bound", "value", "interval", "validity", title=title, title_justify="left"
+        "of", "estimate or bound", "value", "measured", "validity", title=title, title_justify="left"
     )
-    for r in results:
-        interval = f"{r.low:.4g} to {r.high:.4g}" if r.side == "estimate" else ""
-        table.add_row(r.predictor.removeprefix("class: "), r.name, f"{r.value:.4g}", interval, r.validity)
+    for r in document["results"]:
+        measured = r["terms"].get("measured_risk")
+        if r["side"] == "estimate":
+            beside = f"{r['low']:.4g} to {r['high']:.4g}"
+        else:
+            beside = "" if measured is None else f"{measured:.4g}"
+        table.add_row(
+            r["predictor"].removeprefix("class: "), r["name"], f"{r['value']:.4g}", beside, r["validity"]
+        )
     common.tables().print(table)

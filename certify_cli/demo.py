@@ -51,11 +51,11 @@ def demo(
             lambda: attack_verb.attack(run=out, limit=attacked, seed=seed + 1),
         ),
         (
-            "bound the complexity of linear classes on this data",
+            "bound the network's risk by every theorem at hand",
             lambda: bounds_verb.bounds(run=out, weight_radius=2.0),
         ),
         ("set theory beside measurement", lambda: compare_verb.compare(run=out)),
-        ("write the report", lambda: report_verb.report(run=out)),
+        ("write the report", lambda: report_verb.report(runs=[out])),
     )
     for number, (title, step) in enumerate(steps, start=1):
         print(f"\n[{number}/{len(steps)}] {title}", file=sys.stderr)

@@ -11,8 +11,11 @@ from certify_cli import (
     bounds,
     compare,
     demo,
+    doctor,
     export,
+    import_,
     merge,
+    plan,
     radius,
     report,
     train,
@@ -29,7 +32,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _verb in (train, radius, attack, bounds, compare, report, verify, export, merge, demo):
+_VERBS = (
+    demo, doctor, train, plan, radius, attack, bounds, verify, compare, report, export, import_, merge,
+)  # fmt: skip
+for _verb in _VERBS:
     _verb.register(app)
 
 

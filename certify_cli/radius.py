@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import common, engines, provenance, summary
+from certify_cli import attack, common, engines, provenance, summary
 
 if TYPE_CHECKING:
     from certify import Run, Smoothed
@@ -65,6 +65,9 @@ def radius(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", help="Default: tuned. Only affects speed.")
     ] = None,
+    challenge: Annotated[
+        bool, typer.Option("--challenge", help="Attack inside every certified ball; exit 1 on a hit.")
+    ] = False,
     shard: Annotated[
         str | None, typer.Option("--shard", help="i/n: every n-th input from the i-th on; see certify merge.")
     ] = None,
@@ -127,6 +130,8 @@ def radius(
         common.print_json(result)
     else:
         summary.show(result)
+    if challenge:
+        attack.challenge(smoothed, run, part, place, seed=seed + 1)
     if missed := summary.unmet(run, gates):
         from certify.errors import EvidenceFails
 

@@ -9,7 +9,7 @@ import typer
 
 from certify_cli import common
 
-EPILOG = "Example: certify report runs/demo"
+EPILOG = "Example: certify report runs/demo        side by side: certify report runs/a runs/b --out runs/ab"
 
 
 def register(app: typer.Typer) -> None:
@@ -17,11 +17,15 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    run: common.RunDir,
+    runs: Annotated[list[Path], typer.Argument(help="One run directory, or several to compare.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write to. Default: the run.")] = None,
 ) -> None:
-    """Write report.html (self-contained), its plots, a LaTeX table and a model-card section."""
+    """Write report.html (self-contained), its plots, a LaTeX table and a model-card section.
+
+    Several runs become one page that sets them side by side, with paired tests against the first.
+    """
     import reports
 
-    written = reports.build(common.run_directory(run), out=out)
+    stored = [common.run_directory(run) for run in runs]
+    written = reports.build(stored[0], out=out) if len(stored) == 1 else reports.compare(stored, out=out)
     print(written.html)
