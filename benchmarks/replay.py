@@ -8,7 +8,8 @@ The log is a CSV file with columns index, label, predict, count, n: the input's 
 ``count`` times in ``n`` samples; predict = -1 where its source abstained (such an input is never
 counted as correct, and an unknown count there is replayed as n / 2, the dearest case). Every replay
 draws the samples of an input in a random order, that is, its counts at the looks are those of
-sampling without replacement from count-of-n. Printed: the mean number of samples per input, the
+sampling without replacement from count-of-n (drawn with probability count / n where a row has fewer
+samples than the largest look). Printed: the mean number of samples per input, the
 saving against n0 + n with n0 = 100, and the certified accuracy beside that of the fixed-n procedure
 on the same counts, averaged over the replays.
 """
@@ -37,7 +38,7 @@ class Log:
 
     right: np.ndarray
     counts: np.ndarray
-    n: int
+    n: np.ndarray
 
 
 def main() -> None:
@@ -50,15 +51,13 @@ def main() -> None:
     what.add_argument("--mode", choices=["radius"], help="radius mode: a real-valued radius")
     parser.add_argument("--slack", type=float, help="radius mode: relative slack (0.05)")
     parser.add_argument("--alpha", type=float, default=1e-3)
-    parser.add_argument("--n-max", type=int, help="largest number of samples (the log's n)")
+    parser.add_argument("--n-max", type=int, help="largest number of samples (the log's largest n)")
     parser.add_argument("--replays", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     args = parser.parse_args()
     log = read_log(args.counts)
-    n_max = args.n_max or log.n
-    if n_max > log.n:
-        parser.error(f"--n-max {n_max} exceeds the {log.n} samples of the log")
+    n_max = args.n_max or int(log.n.max())
     mode, options = "radius", {"slack": args.slack}
     if args.radius is not None:
         mode, options = "decide", {"radius": args.radius}
@@ -85,13 +84,13 @@ def read_log(path: str) -> Log:
             why=f"every row needs whole numbers for label, predict, count and n ({error!r})",
             remedy="write columns index, label, predict, count, n",
         ) from error
-    if np.any(counts < 0) or np.any(counts > n) or len(set(n.tolist())) != 1:
+    if np.any(counts < 0) or np.any(counts > n) or np.any(n < 1):
         raise InvalidInput(
             f"{path} has impossible counts",
-            why="each count must lie between 0 and n, and n must be the same in every row",
-            remedy="correct the rows, or replay them in separate files",
+            why="each count must lie between 0 and n, and n must be at least 1",
+            remedy="correct the rows",
         )
-    return Log((predict == label) & (predict >= 0), counts, int(n[0]))
+    return Log((predict == label) & (predict >= 0), counts, n)
 
 
 def replay(
@@ -108,8 +107,9 @@ def replay(
     rng = np.random.default_rng(seed)
     samples = np.zeros((len(log.counts), replays))
     radii = np.full((len(log.counts), replays), -1.0)
-    for i, count in enumerate(log.counts.tolist()):
-        paths = [_Path(rng, count, log.n) for _ in range(replays)]
+    votes = list(zip(log.counts.tolist(), log.n.tolist(), strict=True))
+    for i, (count, n) in enumerate(votes):
+        paths = [_Path(rng, count, n) for _ in range(replays)]
         for r, path in enumerate(paths):
             progress = procedure.start()
             while (wanted := progress.wanted()) is not None:
@@ -119,17 +119,17 @@ def replay(
             samples[i, r] = outcome.samples
             if outcome.label is not None:
                 radii[i, r] = outcome.radius(sigma)
-    bounds = [binomial_lower(k, log.n, alpha) for k in log.counts.tolist()]
+    bounds = [binomial_lower(k, n, alpha) for k, n in votes]
     fixed = np.array([radius_down(p, sigma) if p > 0.5 else -1.0 for p in bounds])
-    mean = float(samples.mean())
+    mean, paid = float(samples.mean()), N0 + float(log.n.mean())
     spread = float(samples.mean(axis=0).std(ddof=1)) if replays > 1 else None
     out: dict[str, Any] = {
         "inputs": len(log.counts),
         "replays": replays,
         "samples_per_input": mean,
         "samples_standard_error": None if spread is None else spread / replays**0.5,
-        "fixed_samples_per_input": N0 + log.n,
-        "saving": (N0 + log.n) / mean,
+        "fixed_samples_per_input": paid,
+        "saving": paid / mean,
         "certified_accuracy": [_compare(log, radii, fixed, r) for r in _radii(procedure, radius, sigma)],
     }
     out["worst_difference_points"] = min(row["difference_points"] for row in out["certified_accuracy"])
@@ -146,17 +146,20 @@ def _row(row: dict[str, str]) -> list[int]:
 
 
 class _Path:
-    """The number of top-class votes among the first samples, drawn without replacement."""
+    """The number of top-class votes among the first samples, in a random order of the logged ones."""
 
     def __init__(self, rng: np.random.Generator, count: int, n: int) -> None:
-        self.rng, self.good, self.bad = rng, count, n - count
+        self.rng, self.count, self.n = rng, count, n
         self.drawn = self.votes = 0
 
     def seen(self, total: int) -> int:
-        fresh = int(self.rng.hypergeometric(self.good, self.bad, total - self.drawn))
-        self.good -= fresh
-        self.bad -= total - self.drawn - fresh
-        self.drawn, self.votes = total, self.votes + fresh
+        fresh = total - self.drawn
+        if total <= self.n:
+            good, bad = self.count - self.votes, self.n - self.count - (self.drawn - self.votes)
+            self.votes += int(self.rng.hypergeometric(good, bad, fresh))
+        else:  # more than were logged: as if the observed frequency were the probability
+            self.votes += int(self.rng.binomial(fresh, self.count / self.n))
+        self.drawn = total
         return self.votes
 
 
@@ -181,7 +184,7 @@ def _table(result: dict[str, Any]) -> str:
     lines = [
         f"{result['log']}: {result['inputs']} inputs, sigma {result['sigma']:g}, alpha {result['alpha']:g}, "
         f"mode {result['mode']}, {result['replays']} replays",
-        f"samples per input {result['samples_per_input']:,.0f} of {result['fixed_samples_per_input']:,} "
+        f"samples per input {result['samples_per_input']:,.0f} of {result['fixed_samples_per_input']:,.0f} "
         f"({result['saving']:.1f}x fewer)",
         "radius   certified accuracy   fixed n   difference (points)",
     ]

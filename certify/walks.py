@@ -54,10 +54,6 @@ class Walk:
         """P(count >= k, nothing crossed before), inside the window."""
         return float(self.mass[max(0, k - self.low) :].sum())
 
-    def head(self, k: int) -> float:
-        """P(count <= k, nothing crossed before), inside the window."""
-        return float(self.mass[: max(0, k - self.low + 1)].sum())
-
     def absorb_above(self, k: int) -> float:
         """Take out the mass at counts >= k and return it."""
         out = self.tail(k)

@@ -30,7 +30,7 @@ bench, twin = load("replay"), load("synthetic_log")
 def log_of(profile, inputs=500, seed=7):
     rows = list(twin.synthetic_log(profile, inputs, n=100_000, seed=seed))
     right = np.array([r["predict"] == r["label"] for r in rows])
-    return bench.Log(right, np.array([r["count"] for r in rows]), 100_000)
+    return bench.Log(right, np.array([r["count"] for r in rows]), np.full(inputs, 100_000))
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,14 @@ def test_an_abstention_without_a_count_is_replayed_as_the_dearest_case(tmp_path)
     log = bench.read_log(str(path))
     assert log.counts.tolist() == [500, 990]
     assert log.right.tolist() == [False, True]
+
+
+def test_rows_with_fewer_samples_go_on_at_their_frequency(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("index,label,predict,count,n\n0,1,1,100,100\n1,2,2,50000,100000\n")
+    log = bench.read_log(str(path))
+    procedure = make_procedure("decide", sigma=0.25, radius=0.5)
+    result = bench.replay(log, procedure, 0.25, alpha=1e-3, replays=3, radius=0.5)
+    assert result["fixed_samples_per_input"] == 100 + (100 + 100_000) / 2
+    assert result["certified_accuracy"][0]["value"] == 0.5  # the unanimous one
+    assert result["certified_accuracy"][0]["fixed"] == 0.0  # 100 votes alone prove less
