@@ -66,7 +66,8 @@ def _print(result: Ledger) -> None:
     console.print(table)
     for row in result:
         if row.status == "violated" and row.example:
-            console.print(f"{row.claim} violated: {_example(row.example)}", soft_wrap=True)
+            what = "VIOLATED, so the evidence is in doubt" if row.sound else "is no theorem; refuted by"
+            console.print(f"{row.claim} {what}: {_example(row.example)}", soft_wrap=True)
 
 
 def _number(value: float | None) -> str:
