@@ -101,7 +101,7 @@ class SmoothedInside(Smoothed):
             self.classifier,
             self.noise.for_purpose(PURPOSES[purpose]),
             seed=seed,
-            shape=(examples[0].numel() + self.noise.size,),
+            shape=tuple(self.noise.prepare(examples[0]).shape),
             batch_size=size,
             tally=None if procedure is None else tally_for(procedure, self.num_classes),
         )
