@@ -59,9 +59,13 @@ def guarded(verb: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        from certify import siblings
         from certify.errors import CertifyError
+        from certify.safe_files import refuse_unsafe_environment
 
         try:
+            refuse_unsafe_environment()
+            siblings.check()
             return verb(*args, **kwargs)
         except CertifyError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
