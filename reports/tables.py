@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from scipy import special
 
-from certify.radii import RADII, formula_table
+from certify.radii import RADII
 from certify.records import Estimate, Run, Status
-from reports.evidence import LEVEL, AttackGroup, Evidence, Point, verdict_of
+from reports.evidence import LEVEL, AttackGroup, Evidence, verdict_of
 from reports.numbers import distance_up, radius_down
 
 
@@ -61,9 +61,8 @@ def formula_rows(evidence: Evidence) -> list[FormulaRow]:
     A violation is a confirmed attack on the smoothed classifier within the formula's smallest
     value over the intervals of pA and pB: sampling error cannot explain it away.
     """
-    if evidence.norm != "2" or evidence.dim is None:
-        return []
-    found = [(p, _by_name(p, evidence)) for p in evidence.points if p.record.certified]
+    tables = evidence.formulas
+    found = [(p, tables[p.record.index]) for p in evidence.points if p.record.index in tables]
     if not found:
         return []
     rows = []
@@ -94,13 +93,11 @@ def refutation(evidence: Evidence, name: str = "as_printed") -> dict[str, Any] |
     A confirmed attack inside the claimed radius if there is one (the largest ratio wins), else
     the half-space with the same class probability, whose true radius is sigma Phi^-1(pA).
     """
-    if evidence.norm != "2" or evidence.dim is None:
-        return None
     attacked, linear = [], []
     for p in evidence.points:
-        if not p.record.certified:
+        table = evidence.formulas.get(p.record.index)
+        if table is None:
             continue
-        table = _by_name(p, evidence)
         claimed = table[name]["low"]
         if p.attack is not None and p.distance and claimed >= p.distance:
             attacked.append((claimed / p.distance, p, table))
@@ -274,8 +271,3 @@ def _attack_row(group: AttackGroup) -> dict[str, Any]:
         "seconds": math.fsum(float(o.get("seconds") or 0) for o in group.outcomes),
     }
     return row
-
-
-def _by_name(point: Point, evidence: Evidence) -> dict[str, dict[str, Any]]:
-    rows: Sequence[dict[str, Any]] = formula_table(point.record, evidence.sigma, evidence.dim or 1)
-    return {row["name"]: row for row in rows}

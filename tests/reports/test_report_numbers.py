@@ -133,3 +133,9 @@ def test_a_run_in_another_norm_is_measured_in_that_norm():
     hit = next(o for o in nearest.values() if stored.run[o["index"]].radius > 0)
     hit["distance_linf"] = stored.run[hit["index"]].radius / 2
     assert [o["index"] for o in Evidence.of(stored).contradictions] == [hit["index"]]
+
+
+def test_certified_accuracy_is_that_of_the_run():
+    stored = stored_run(inputs=80)
+    at = [0.0, 0.25, 0.5, *(r.radius for r in stored.run)]
+    assert Evidence.of(stored).certified_accuracy(at) == stored.run.accuracy(at, level=0.95)
