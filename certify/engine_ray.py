@@ -16,6 +16,7 @@ interface of this machine; a cluster belongs on a network that only its users re
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -282,16 +283,30 @@ def _connect(ray: Any, engine: RayEngine) -> bool:
     if ray.is_initialized():
         return False
     quiet = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
+    if engine.address is not None:
+        _knock(engine.address)  # Ray itself would knock for minutes
     try:
         if engine.address is None:
             cpus = engine.workers or os.cpu_count() or 1
-            ray.init(num_cpus=cpus, _node_ip_address="127.0.0.1", **quiet)
+            ray.init(address="local", num_cpus=cpus, _node_ip_address="127.0.0.1", **quiet)
         else:
-            ray.init(address=engine.address, **quiet)
+            ray.init(address=engine.address, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as cause:
-        raise InvalidSetting(
-            f"no Ray cluster could be reached at {engine.address or 'this machine'}",
-            why=str(cause).splitlines()[0],
-            remedy="start one with `ray start --head --port=6379` and give --address HOST:6379",
-        ) from cause
+        raise _unreachable(engine.address or "this machine", cause) from cause
     return True
+
+
+def _knock(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError, OverflowError) as cause:
+        raise _unreachable(address, cause) from cause
+
+
+def _unreachable(address: str, cause: Exception) -> InvalidSetting:
+    return InvalidSetting(
+        f"no Ray cluster could be reached at {address}",
+        why=(str(cause).splitlines() or [type(cause).__name__])[0],
+        remedy="start one with `ray start --head --port=6379` and give --address HOST:6379",
+    )

@@ -122,6 +122,7 @@ def test_records_do_not_depend_on_the_engine(cluster, workers, mode):
     assert fake.born == fake.killed == workers
     assert not fake.up, "a cluster that the engine started ends with the run"
     assert fake.options["_node_ip_address"] == "127.0.0.1"
+    assert fake.options["address"] == "local", "never somebody else's cluster"
 
 
 def test_every_sample_is_drawn_exactly_once(cluster):
@@ -190,9 +191,12 @@ def test_what_cannot_be_used_is_named_and_writes_nothing(cluster, monkeypatch, t
     with pytest.raises(InvalidSetting, match="9 workers do not fit"):
         certify(RayEngine(workers=9), store=tmp_path / "run")
     fake = cluster()
-    monkeypatch.setattr(fake, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("nobody there")))
-    with pytest.raises(InvalidSetting, match=r"10\.0\.0\.1:6379"):
-        certify(RayEngine(address="10.0.0.1:6379"), store=tmp_path / "run")
+    for address in ("127.0.0.1:1", "nowhere", "127.0.0.1:port"):
+        with pytest.raises(InvalidSetting, match=f"reached at {address}"):
+            certify(RayEngine(address=address), store=tmp_path / "run")
+    monkeypatch.setattr(fake, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("no answer")))
+    with pytest.raises(InvalidSetting, match="no answer"):
+        certify(RayEngine(), store=tmp_path / "run")
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra, match=r"certify-robustness\[ray\]"):
