@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
     parser.add_argument("--repeats", type=int, default=15, help="repetitions of each timing")
-    parser.add_argument("--samples", type=int, default=2048, help="samples per run in the third table")
+    parser.add_argument("--samples", type=int, default=512, help="samples per input in the third table")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "noise_cost.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

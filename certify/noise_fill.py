@@ -8,10 +8,11 @@ spread over torch's thread count on the CPU, or computed by torch operations on 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol
 
 import numpy as np
@@ -24,8 +25,9 @@ from certify.philox import WORDS_PER_BLOCK, WordStream, device_words
 PIECE = 1 << 17
 #: Coordinates per piece on a device, where words of a piece take 64 bits each in several copies.
 DEVICE_PIECE = 1 << 24
-#: Below this many coordinates a second thread costs more than it brings.
-ALONE = 1 << 14
+#: Below this many coordinates (about 2 ms) one thread does it all: after a forward pass torch's
+#: own threads keep the other cores busy waiting for longer than that.
+ALONE = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -80,19 +82,14 @@ def fill_rows(
         raise ValueError(f"{len(rows)} rows do not hold {sum(item[3] for item in items)} samples")
     if out.device.type != "cpu":
         return _fill_device(law, rows, items, seed, purpose, blocks)
-    threads = 1 if rows.numel() < ALONE else torch.get_num_threads()
-    share = -(-len(rows) // threads)
-    pieces = list(_pieces(items, max(1, min(share, PIECE // dim))))
-    threads = min(threads, len(pieces))
-    target = rows.numpy()
-    shares = [pieces[t::threads] for t in range(threads)]
-    waiting = [
-        _pool(os.getpid(), threads - 1).submit(_fill_share, law, target, share, seed, purpose, blocks)
-        for share in shares[1:]
-    ]
-    _fill_share(law, target, shares[0], seed, purpose, blocks)
-    for future in waiting:
-        future.result()
+    pieces = deque(_pieces(items, max(1, PIECE // dim)))
+    work = partial(_fill_pieces, law, rows.numpy(), pieces, seed, purpose, blocks)
+    threads = 1 if rows.numel() < ALONE else min(torch.get_num_threads(), len(pieces))
+    helpers = [_pool(os.getpid(), threads - 1).submit(work) for _ in range(threads - 1)]
+    work()
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
 
 
 def blocks_per_sample(law: Law, dim: int) -> int:
@@ -115,9 +112,14 @@ def _pieces(items, size: int):
         yield first, piece
 
 
-def _fill_share(law: Law, target: np.ndarray, pieces, seed: int, purpose: int, blocks: int) -> None:
+def _fill_pieces(law: Law, target: np.ndarray, pieces: deque, seed: int, purpose: int, blocks: int) -> None:
+    """Take pieces until none is left; several threads may do so at once."""
     stream = WordStream(seed, purpose)
-    for first, piece in pieces:
+    while True:
+        try:
+            first, piece = pieces.popleft()
+        except IndexError:
+            return
         drawn = [stream.draw(id, start, count, blocks) for _, id, start, count in piece]
         words = drawn[0] if len(drawn) == 1 else np.concatenate(drawn)
         segments, low = [], 0

@@ -15,6 +15,8 @@ with torch operations where the samples are needed on an accelerator.
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,14 +37,14 @@ _EMPTY = np.zeros(4, dtype=np.uint64)
 class WordStream:
     """The words of one run seed and one purpose, on the CPU (numpy's Philox).
 
-    Not safe to share between threads; each thread makes its own (a few microseconds).
+    Not safe to share between threads; each thread makes its own.
     Raises InvalidSetting for a seed that is not an integer in [0, 2**128).
     """
 
     def __init__(self, seed: int, purpose: int = 0) -> None:
         self._key = np.array(split_seed(seed), dtype=np.uint64)
         self._purpose = purpose
-        self._bits = np.random.Philox(key=self._key)
+        self._bits = _scratch()
 
     def draw(self, id: int, start: int, count: int, blocks: int) -> np.ndarray:
         """Words of samples ``start .. start + count`` of one input: uint64 ``(count, 4 * blocks)``."""
@@ -67,6 +69,16 @@ class WordStream:
             "uinteger": 0,
         }
         return self._bits.random_raw(count * blocks * WORDS_PER_BLOCK).reshape(count, -1)
+
+
+_THREAD = threading.local()
+
+
+def _scratch() -> np.random.Philox:
+    """This thread's generator object. It carries nothing over: every draw sets its whole state."""
+    if not hasattr(_THREAD, "generator"):
+        _THREAD.generator = np.random.Philox(0)
+    return _THREAD.generator
 
 
 def device_words(seed: int, purpose: int, ids: Tensor, samples: Tensor, blocks: int) -> Tensor:
