@@ -12,16 +12,14 @@ the grid contains. Writes halfmoon_sweep.json and halfmoon_sweep.svg; prints a t
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from scipy import stats
+from common import RESULTS, machine, over_seeds, text, write
 from torch import Tensor, nn
 
 import certify
@@ -45,7 +43,7 @@ ROWS = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
     settings = parser.parse_args()
     started = time.time()
     rows = []
@@ -58,8 +56,7 @@ def main() -> int:
         "grid_spacing": SPACING, "interval": "Student t over seeds, 95 %", "rows": rows,
         "seconds": round(time.time() - started, 1), "machine": machine(),
     }  # fmt: skip
-    settings.out.mkdir(parents=True, exist_ok=True)
-    (settings.out / "halfmoon_sweep.json").write_text(json.dumps(report, indent=1) + "\n")
+    write(settings.out / "halfmoon_sweep.json", report)
     draw(rows, settings.out / "halfmoon_sweep.svg")
     print("\n".join(describe(row) for row in rows))
     return 0
@@ -104,13 +101,7 @@ def robust_accuracy(model: nn.Module, x: Tensor, y: Tensor, t: float) -> dict[fl
 
 def summary(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     """Mean and 95 % Student interval over seeds of every measured accuracy."""
-    out = {}
-    for key in (k for k in runs[0] if "linf" in k):
-        values = torch.tensor([run[key] for run in runs], dtype=torch.float64)
-        mean, n = float(values.mean()), len(runs)
-        half = float(stats.t.ppf(0.975, n - 1) * values.std() / math.sqrt(n)) if n > 1 else math.nan
-        out[key] = {"mean": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4)}
-    return out
+    return {key: over_seeds([run[key] for run in runs]) for key in runs[0] if "linf" in key}
 
 
 def describe(row: dict) -> str:
@@ -118,10 +109,7 @@ def describe(row: dict) -> str:
     time_label = "T" if row["regulariser"] == "residual" else "T-1"
     cells = [f"{label[row['regulariser']]:<22} lambda {row['lambda']:<4g} sigma_p^2 {row['sigma_p^2']:<6g}"]
     for eps in (0.0, *EPSILONS):
-        value = row[f"{time_label} linf {eps:g}"]
-        cells.append(
-            f"{'clean' if eps == 0 else eps}: {value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-        )
+        cells.append(f"{'clean' if eps == 0 else eps}: {text(row[f'{time_label} linf {eps:g}'])}")
     return "  ".join(cells)
 
 
@@ -144,7 +132,7 @@ def draw(rows: list[dict], path: Path) -> None:
             mine = [r for r in rows if (r["regulariser"], r["lambda"]) == (name, weight)]
             values = [r[f"{'T' if name == 'residual' else 'T-1'} linf {eps:g}"] for r in mine]
             means = [v["mean"] for v in values]
-            bars = [[v["mean"] - v["low"] for v in values], [v["high"] - v["mean"] for v in values]]
+            bars = [[abs(v["mean"] - v.get(end, v["mean"])) for v in values] for end in ("low", "high")]
             axis.errorbar(
                 [r["sigma_p^2"] for r in mine], means, yerr=bars, marker="o", capsize=3, label=label
             )
@@ -153,13 +141,6 @@ def draw(rows: list[dict], path: Path) -> None:
     axes[1].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path)
-
-
-def machine() -> dict[str, object]:
-    return {
-        "processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
-        "python": platform.python_version(), "torch": torch.__version__, "certify": certify.__version__,
-    }  # fmt: skip
 
 
 if __name__ == "__main__":

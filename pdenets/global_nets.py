@@ -48,9 +48,9 @@ class TinyGlobal(nn.Module):
         self.steps = steps or (5 if backbone == "global" else 1)
         self.normalise = Normalise((0.1307,), (0.3081,))
         self.norm_in = nn.BatchNorm2d(1)
-        self.first = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+        self.first = _OneChannel(1, 1, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(1)
-        self.second = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+        self.second = _OneChannel(1, 1, 3, padding=1, bias=False)
         self.norm_out = None if backbone == "convolution" else nn.BatchNorm2d(1)
         self.head = nn.Linear((height // 4) * (width // 4), num_classes)
 
@@ -70,6 +70,20 @@ class TinyGlobal(nn.Module):
 
     def _second(self, h: Tensor) -> Tensor:
         return self.second(F.relu(self.norm(h)))
+
+
+class _OneChannel(nn.Conv2d):
+    """A 3x3 convolution of one channel as nine shifted products: several times faster on a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        height, width = input.shape[2:]
+        padded = F.pad(input, (1, 1, 1, 1))
+        terms = [
+            self.weight[0, 0, i, j] * padded[:, :, i : i + height, j : j + width]
+            for i in range(3)
+            for j in range(3)
+        ]
+        return sum(terms[1:], start=terms[0])
 
 
 def global_cifar(

@@ -120,6 +120,13 @@ def test_mnist_trio_counts(backbone, steps, count):
     assert net(torch.rand(2, 1, 28, 28)).shape == (2, 10)
 
 
+def test_the_one_channel_convolution_is_a_convolution():
+    net = tiny_global(num_classes=10, input_shape=(1, 28, 28)).double()
+    (x,) = fields(1, shape=(2, 1, 5, 7))
+    expected = torch.nn.functional.conv2d(x, net.first.weight, padding=1)
+    assert torch.allclose(net.first(x), expected, atol=1e-13)
+
+
 @pytest.mark.parametrize(
     ("arguments", "count"),
     [
