@@ -75,7 +75,7 @@ class Sampler:
             total.scatter_add_(0, flat.flatten(), sure.flatten())
             doubts.append(doubt[:rows])
         counts = total.view(len(requests), size).cpu().numpy()
-        flagged = torch.cat(doubts).nonzero().flatten().cpu().numpy() if doubts else ()
+        flagged: list[int] = torch.cat(doubts).nonzero().flatten().tolist() if doubts else []
         for position, sample in _located(requests, flagged):
             self._fill([(position, sample, 1)], requests)
             counts[position, self.tally.alone(self.classifier, self._buffer[:1])] += 1

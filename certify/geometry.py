@@ -6,7 +6,7 @@ down; ``needed`` is its inverse, rounded up: the class probability that proves a
 | noise | norm | radius | reference |
 |---|---|---|---|
 | lattice, gaussian | l2 | sigma Phi^-1(p) | Cohen et al., ICML 2019, Theorem 1 |
-| lattice, gaussian | lp | the l2 radius times d^-max(0, 1/2 - 1/p) | Hoelder; optimal given only the l2 ball |
+| lattice, gaussian | lp | the l2 radius times d^-max(0, 1/2 - 1/p) | Hoelder; optimal given the l2 ball |
 | uniform | l1 | lambda (2p - 1) | Lee et al., NeurIPS 2019; Yang et al., ICML 2020 |
 | laplace | l1 | -b ln(2 (1 - p)) | Teng et al., 2020; Yang et al., ICML 2020 |
 | anisotropic | ellipsoid | min_i sigma_i Phi^-1(p) as an l2 ball | Eiras et al. (ANCER), TMLR 2022 |

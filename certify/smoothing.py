@@ -94,9 +94,9 @@ class Smoothed:
         header = getattr(model, "certify_header", None)
         self.sigma = check_sigma(sigma)
         self.num_classes = check_classes(num_classes, header)
-        if bounds == "header":
+        if isinstance(bounds, str):
             bounds = (header.low, header.high) if header is not None else (0.0, 1.0)
-        self.bounds = bounds
+        self.bounds: tuple[float, float] | None = bounds
         self.grid = grid if grid is not None else (header.grid if header is not None else 1 / 255)
         self.noise: Noise = make_noise(noise, sigma=self.sigma, grid=self.grid, bounds=bounds)
         self.norm = norm_name(parse_norm(norm))

@@ -86,7 +86,7 @@ def _model_bounds(
     from certify_cli.reopen import reopen
 
     opened = reopen(run, model=model, data_root=root) if run is not None else None
-    network = opened.smoothed.model if opened is not None else certify.load(model or "")
+    network: Any = opened.smoothed.model if opened is not None else certify.load(model or "")
     header = getattr(network, "certify_header", None)
     if data is None and opened is not None:
         data = opened.dataset.name

@@ -212,7 +212,8 @@ def progress(description: str, total: int | None):
         task = bar.add_task(description, total=total, note="")
 
         def advance(n: float = 1, *, note: str | None = None) -> None:
-            bar.update(task, advance=n, **({} if note is None else {"note": note}))
+            fields: dict[str, Any] = {} if note is None else {"note": note}
+            bar.update(task, advance=n, **fields)
 
         yield advance
 
