@@ -9,8 +9,9 @@ A worker that dies costs its cells: they are tried again, each by itself, up to 
 times; then their input has no result and its record says *failed*. It never counts as an
 abstention, and resuming the run tries it again.
 
-Ray has no authentication of its own. Without an address everything stays on the loopback
-interface of this machine; a cluster belongs on a network that only its users reach.
+Whoever reaches a Ray cluster can run code on it; older releases have no authentication at all.
+Without an address everything stays on the loopback interface of this machine; a cluster belongs
+on a network that only its users reach, with Ray's token authentication switched on.
 """
 
 from __future__ import annotations
@@ -308,5 +309,6 @@ def _unreachable(address: str, cause: Exception) -> InvalidSetting:
     return InvalidSetting(
         f"no Ray cluster could be reached at {address}",
         why=(str(cause).splitlines() or [type(cause).__name__])[0],
-        remedy="start one with `ray start --head --port=6379` and give --address HOST:6379",
+        remedy="start one with `ray start --head --port=6379` and give --address HOST:6379; where it "
+        "asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here as on its machines",
     )
