@@ -50,7 +50,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows with the same keys as a Markdown table."""
     heads = list(rows[0])
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    lines += ["| " + " | ".join(text(row[h]) for h in heads) + " |" for row in rows]
+    for row in rows:
+        # A bar inside a cell would end it.
+        cells = [text(row[head]).replace("|", "\\|") for head in heads]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
