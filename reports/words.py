@@ -63,7 +63,10 @@ def _attack_sentence(evidence: Evidence, radius: float) -> str:
     tally, n = evidence.verdict(radius), len(evidence.run)
     left = percent_up(tally["inconclusive"] / n)
     if not evidence.attacked(smoothed=True):
-        return "The smoothed classifier has not been attacked, so what is not proved is inconclusive."
+        return (
+            "The smoothed classifier has not been attacked: what is neither proved right nor certified with "
+            "a wrong class is inconclusive."
+        )
     broken = (
         "Counterexamples (wrong class, or a confirmed attack on the smoothed classifier within "
         f"{radius_down(radius, 2)}) are known for {percent_up(tally['counterexample'] / n)}."
