@@ -59,6 +59,7 @@ def train(
         return
     from certify import data as datasets
     from certify.errors import InvalidSetting
+    from pdenets.distributed import leads
     from pdenets.progress import progress_bar
     from pdenets.training import train as run_training
 
@@ -89,7 +90,8 @@ def train(
             device=common.pick_device(device),
             progress=report,
         )
-    _print(result, sigma, as_json=as_json)
+    if leads():
+        _print(result, sigma, as_json=as_json)
 
 
 def _print(result: TrainingResult, sigma: float, *, as_json: bool) -> None:

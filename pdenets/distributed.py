@@ -90,6 +90,11 @@ def process_group(device: torch.device | str) -> Iterator[Group]:
             dist.destroy_process_group()
 
 
+def leads() -> bool:
+    """Whether this process reports results: the only one, or the first that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def local_device(device: torch.device | str) -> torch.device:
     """The device of this process: the GPU of its local rank where "cuda" is asked for."""
     device = torch.device(device)
