@@ -72,7 +72,8 @@ def slack_bars(ledger: Ledger) -> Figure:
     axes.axvline(0.0, color="black", lw=0.8)
     axes.set_yticks([-k for k in range(len(rows))], [_short(f"{r.claim}: {r.quantity}") for r in rows])
     axes.tick_params(axis="y", labelsize=7)
-    axes.set_xlabel("log10(theory / measurement); orange: refuted")
+    axes.set_xlabel("log10(theory / measured)")
+    axes.set_title("orange: refuted", fontsize=8, loc="right")
     return figure
 
 
@@ -156,7 +157,12 @@ def radii_against_distance(evidence: Evidence) -> Figure:
             colour = COLOURS[k % len(COLOURS)] if RADII[name].sound else REFUTED
             label = RADII[name].title + ("" if RADII[name].sound else " (not a certificate)")
             pairs = [(d, row["low"]) for d, row in zip(seen, rows, strict=True) if 0 < row["low"] < math.inf]
-            axes.plot(*_columns(pairs), marker=_MARKERS[k % 6], ls="none", ms=4, color=colour, label=label)
+            # For two classes Cohen's radius and the margin radius coincide: one is drawn hollow.
+            fill = "none" if name == "cohen" else "full"
+            axes.plot(
+                *_columns(pairs), marker=_MARKERS[k % 6], ls="none", ms=7 if name == "cohen" else 4,
+                color=colour, label=label, fillstyle=fill,
+            )  # fmt: skip
     span = [min(seen, default=0.1) / 1.5, max(seen, default=1.0) * 1.5]
     axes.plot(span, span, color="black", lw=0.9, label="radius = distance")
     axes.set(xscale="log", yscale="log", xlabel="l2 distance of the nearest attack", ylabel="radius")
