@@ -24,9 +24,6 @@ from certify.records import Estimate, Record, Run, Status
 #: Confidence level of every interval over inputs (the certificates have their own alpha).
 LEVEL = 0.95
 
-#: How the norm of a threat or certificate is written.
-NORMS = {"2": "ℓ₂", "inf": "ℓ∞", "1": "ℓ₁"}
-
 
 @dataclass(frozen=True)
 class AttackGroup:
@@ -43,7 +40,7 @@ class AttackGroup:
 
     @property
     def name(self) -> str:
-        threat = NORMS.get(self.norm, self.norm)
+        threat = norm_name(self.norm)
         size = "smallest distance" if self.eps is None else f"≤ {self.eps:g}"
         return f"{threat}, {size}"
 
@@ -308,6 +305,11 @@ class Evidence:
         for p in self.points:
             tally[verdict_of(p, radius, clean_error=p.record.index in wrong)] += 1
         return tally
+
+
+def norm_name(norm: str) -> str:
+    """How the norm of a threat or a certificate is written."""
+    return {"2": "ℓ₂", "inf": "ℓ∞", "1": "ℓ₁"}.get(norm, f"ℓ{norm}")
 
 
 def verdict_of(point: Point, radius: float, *, clean_error: bool = False) -> str:

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from reports import numbers, tables, words
-from reports.evidence import NORMS, Evidence
+from reports.evidence import Evidence, norm_name
 from reports.gallery import gallery
 from reports.svg import Figure, style_sheet
 
@@ -49,7 +49,7 @@ def page(evidence: Evidence, figures: Mapping[str, Figure]) -> str:
             exhibits=gallery(evidence),
             columns=tables.INPUT_COLUMNS,
             inputs=script_json(tables.input_rows(evidence)),
-            norm=NORMS.get(evidence.norm, evidence.norm),
+            norm=norm_name(evidence.norm),
         )
     )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from certify.records import Estimate
 from reports import tables
-from reports.evidence import NORMS, Evidence
+from reports.evidence import Evidence, norm_name
 from reports.numbers import percent_down, percent_interval, percent_up, radius_down
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def latex(evidence: Evidence) -> str:
     what = "Certified accuracy" if evidence.labelled else "Certified share"
     settings = (
         f"$n={len(evidence.run)}$ inputs, $\\sigma={evidence.sigma:g}$, $\\alpha={evidence.alpha:g}$, "
-        f"{escape(NORMS.get(evidence.norm, evidence.norm))} radius"
+        f"{escape(norm_name(evidence.norm))} radius"
     )
     attacked = any(row.attacked for row in rows)
     lines = [

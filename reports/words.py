@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from certify.records import Status
-from reports.evidence import NORMS, Evidence
+from reports.evidence import Evidence, norm_name
 from reports.numbers import (
     count,
     general,
@@ -41,7 +41,7 @@ class Headline:
 def headline(evidence: Evidence) -> Headline:
     """What was proved at the headline radius, what was broken, what is left open."""
     radius, n = evidence.headline_radius, len(evidence.run)
-    shown, norm = radius_down(radius, 2), NORMS.get(evidence.norm, evidence.norm)
+    shown, norm = radius_down(radius, 2), norm_name(evidence.norm)
     if n == 0:
         return Headline("No input", "has been certified yet.", ("The run holds no records.",))
     proved = evidence.certified_accuracy([radius])[0]

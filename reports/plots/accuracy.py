@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from certify.records import Estimate
-from reports.evidence import NORMS, Evidence
+from reports.evidence import Evidence, norm_name
 from reports.numbers import percent_down, percent_up, radius_down
 from reports.svg import Axes, Figure, Pair, ticks
 
@@ -42,7 +42,7 @@ def accuracy(evidence: Evidence) -> Figure:
 
 def label_of_radius(evidence: Evidence) -> str:
     """The horizontal axis of every accuracy plot."""
-    return f"radius ({NORMS.get(evidence.norm, evidence.norm)} distance, input units)"
+    return f"radius ({norm_name(evidence.norm)} distance, input units)"
 
 
 def _extent(evidence: Evidence) -> float:
