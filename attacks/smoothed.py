@@ -93,7 +93,7 @@ def smoothed_minimal(
     draws: int,
     refine_draws: int,
     gap: float,
-    stretches: Sequence[float] = (1.0, 1.03, 1.08, 1.2),
+    stretches: Sequence[float] = (1.0, 1.015, 1.04, 1.12),
     steps: int = 50,
     refine_steps: int = 25,
     votes: int = 1000,

@@ -54,7 +54,7 @@ def _candidates(g: Any, part: Problem, job: Job) -> list[torch.Tensor]:
         return smoothed_pgd(part, sigma, draws=budget.draws)
     # The vote gap that a test with these samples confirms with room to spare.
     tail = gaussian.isf(budget.alpha / budget.tries / 2)
-    gap = 1.25 * tail / budget.confirm_samples**0.5
+    gap = 1.1 * tail / budget.confirm_samples**0.5
     return smoothed_minimal(
         part,
         sigma,
