@@ -257,6 +257,12 @@ def cost(evidence: Evidence) -> dict[str, Any]:
     }
 
 
+def _gradient_free(outcome: Mapping[str, Any]) -> bool:
+    """Broken by an attack that uses no gradient; those run last, so the gradient attacks had failed."""
+    by = str(outcome.get("by_attack") or "")
+    return outcome["status"] == "broken" and by.startswith(("square", "coordinate"))
+
+
 def _attack_row(group: AttackGroup) -> dict[str, Any]:
     broken = [o["distance"] for o in group.outcomes if o["status"] == "broken"]
     distances = [d for d in broken if d is not None]
@@ -267,6 +273,7 @@ def _attack_row(group: AttackGroup) -> dict[str, Any]:
         "threat": group.name,
         "preset": group.preset,
         "inputs": len(group.outcomes),
+        "black_box": sum(_gradient_free(o) for o in group.outcomes),
         "median": statistics.median(distances) if distances else None,
         "seconds": math.fsum(float(o.get("seconds") or 0) for o in group.outcomes),
     }

@@ -207,3 +207,13 @@ def test_run_from_the_library_without_provenance_reports(tmp_path):
         del stored.settings[key]
     page = reports.build(stored).html.read_text(encoding="utf-8")
     assert "lattice noise" in page
+
+
+def test_break_without_gradients_is_flagged_as_possible_masking(tmp_path):
+    stored = stored_run(tmp_path / "masked", inputs=8)
+    assert "may be masked" not in reports.build(stored).html.read_text(encoding="utf-8")
+    hit = next(o for o in stored.attacks if not o["smoothed"] and o["status"] == "broken")
+    hit["by_attack"] = "square-5000"
+    page = reports.build(stored).html.read_text(encoding="utf-8")
+    assert "broke 1 input that every" in page
+    assert "may be masked" in page
