@@ -24,7 +24,7 @@ from certify.classifier import BaseClassifier, Probe
 from certify.contract import check_inputs
 from certify.engine import Request, Sampler, drive
 from certify.first_linear import Reduced
-from certify.geometry import Geometry, make_geometry, norm_name, parse_norm
+from certify.geometry import GaussianBall, Geometry, make_geometry, norm_name, parse_norm
 from certify.inputs import naming_input, refuse_other_inputs
 from certify.noise import Noise, make_noise
 from certify.outcome import Outcome, Procedure
@@ -152,7 +152,7 @@ class Smoothed:
             sigma=self.sigma_scale,
             n_max=n_max,
             tv=self.noise.tv(x[0].numel()),
-            needed=geometry.needed,
+            needed=None if isinstance(geometry, GaussianBall) and geometry.p == 2 else geometry.needed,
             **options,
         )
         described = self.settings(x, procedure=procedure, alpha=alpha, mode=mode, seed=seed)

@@ -90,6 +90,12 @@ def verify(
         stored = read_run(path)
     except CertifyError as error:
         return Verification(level, (Check("records", False, f"{error.what}: {error.why}"),))
+    if level == 3 and stored.settings.get("scores", "votes") != "votes":
+        raise InvalidSetting(
+            f"{path} cannot be replayed",
+            why="fresh noise is compared by votes, and this run certifies mean scores",
+            remedy="use level 2, which recomputes its bounds from the stored score histograms",
+        )
     checks = [*_whole(stored), *_expected(stored, expect or {})]
     if level >= 2:
         checks += [Check(name, ok, detail) for name, ok, detail in recompute(stored)]

@@ -16,10 +16,13 @@ from certify.records import Record, Status
 from certify.store_read import StoredRun
 from certify.verification_ball import reach_of
 from certify.verification_plan import Plan, PlanFault
+from certify.verification_soft import distribution_fault, soft_fault
 from certify.witness import PLAN
 
 #: Agreement asked of two ways to compute the same number.
 CLOSE = 1e-9
+
+_SOFT = {"soft": soft_fault, "distribution": distribution_fault}
 
 Found = tuple[str, bool, str]
 
@@ -28,14 +31,16 @@ def recompute(stored: StoredRun) -> Iterator[Found]:
     """(check, ok, detail) for the run's bounds, radii and statuses."""
     settings = stored.settings
     mode = settings.get("mode")
-    if mode not in ("fixed", "decide", "grid", "radius") or settings.get("scores", "votes") != "votes":
-        yield (
-            "bounds",
-            False,
-            f"mode {mode!r} with {settings.get('scores')!r} scores has no second arithmetic",
-        )
-        return
+    scores = settings.get("scores", "votes")
     records = [r for r in stored.run if r.status is not Status.FAILED]
+    if scores in _SOFT:
+        yield _all("bounds", records, lambda r: _SOFT[scores](r, settings))
+        if scores == "soft":
+            yield _all("radii", records, lambda r: _radius_fault(r, settings))
+        return
+    if mode not in ("fixed", "decide", "grid", "radius") or scores != "votes":
+        yield "bounds", False, f"mode {mode!r} with {scores!r} scores has no second arithmetic"
+        return
     plan = None
     if mode != "fixed":
         try:
