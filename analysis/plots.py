@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from certify.radii import RADII, formula_table
 
@@ -33,7 +35,7 @@ def bounds_against_n(
 
     ``bounds[name][i]`` and ``gaps[i]`` belong to ``sizes[i]``. The line at 1 is where a bound says nothing.
     """
-    figure, axes = _blank(6.4, 4.0)
+    figure, axes = _blank(8.4, 4.0)
     axes.fill_between(
         sizes, [g.test_low for g in gaps], [g.test_high for g in gaps], color="#BBBBBB", alpha=0.6, lw=0,
         label="measured risk, 95 % interval",
@@ -41,12 +43,14 @@ def bounds_against_n(
     axes.plot(sizes, [g.test_error for g in gaps], color="black", lw=1.2)
     for k, (name, values) in enumerate(bounds.items()):
         colour = COLOURS[k % len(COLOURS)]
-        axes.plot(sizes, values, color=colour, marker=_MARKERS[k % 6], ms=4, lw=1.3, label=name)
+        dash = "-" if k < len(COLOURS) else "--"
+        axes.plot(sizes, values, dash, color=colour, marker=_MARKERS[k % 6], ms=4, lw=1.3, label=name)
     axes.axhline(1.0, color="black", lw=0.8, ls=":")
     axes.annotate(
         "above: says nothing", (sizes[0], 1.0), xytext=(2, 3), textcoords="offset points", fontsize=8
     )
     axes.set(xscale="log", yscale="log", xlabel="training points N", ylabel="risk or bound")
+    _plain_ticks(axes.xaxis, axes.yaxis)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
@@ -111,7 +115,7 @@ def complexity_against_sigma(
 
 def lipschitz_brackets(brackets: Mapping[str, LipschitzBracket]) -> Figure:
     """Lower estimates and certified upper bounds of Lipschitz constants, one line per network."""
-    figure, axes = _blank(6.0, 0.9 + 0.4 * len(brackets))
+    figure, axes = _blank(7.6, 0.9 + 0.4 * len(brackets))
     for k, (_name, b) in enumerate(brackets.items()):
         upper = b.upper if math.isfinite(b.upper) else None
         if upper is not None:
@@ -128,6 +132,7 @@ def lipschitz_brackets(brackets: Mapping[str, LipschitzBracket]) -> Figure:
         axes.plot([], [], marker=marker, color=colour, ls="none", label=label)
     axes.set_yticks([-k for k in range(len(brackets))], list(brackets))
     axes.set(xscale="log", xlabel="l2 Lipschitz constant", ylim=(-len(brackets) + 0.4, 0.6))
+    _plain_ticks(axes.xaxis)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
@@ -147,7 +152,7 @@ def tau_forest(rows: Sequence[RankCorrelation]) -> Figure:
 
 def radii_against_distance(evidence: Evidence) -> Figure:
     """Every formula's radius against the nearest confirmed attack: a point above the line is refuted."""
-    figure, axes = _blank(5.4, 4.6)
+    figure, axes = _blank(6.8, 4.4)
     nearest, sigma, dim = evidence.distances(), evidence.sigma, evidence.dim
     records = [r for r in evidence.records if r.certified and r.index in nearest]
     seen = [float(nearest[r.index]["distance_l2"]) for r in records]
@@ -166,6 +171,7 @@ def radii_against_distance(evidence: Evidence) -> Figure:
     span = [min(seen, default=0.1) / 1.5, max(seen, default=1.0) * 1.5]
     axes.plot(span, span, color="black", lw=0.9, label="radius = distance")
     axes.set(xscale="log", yscale="log", xlabel="l2 distance of the nearest attack", ylabel="radius")
+    _plain_ticks(axes.xaxis, axes.yaxis)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
@@ -175,6 +181,14 @@ def _blank(width: float, height: float) -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _plain_ticks(*scales: Axis) -> None:
+    """1, 2, 5, 10, ... written as plain numbers on logarithmic axes, however few decades they span."""
+    for scale in scales:
+        scale.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        scale.set_minor_formatter(NullFormatter())
 
 
 def _short(text: str, size: int = 76) -> str:
