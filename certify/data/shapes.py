@@ -1,7 +1,7 @@
 """Synthetic segmentation: discs and rectangles on a noisy ground, with clean or spoilt labels.
 
 The task on which label noise and its remedies can be measured in a minute: few small images, three
-classes, two of which differ by shape more than by brightness.
+classes, shapes that cover each other, and noise in the images too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from certify.data.dataset import Dataset, whole_split
 SIZE = 32
 COUNT = {"train": 24, "test": 96}
 #: Side of the square blocks that label noise acts on, and the share of them that it relabels.
-BLOCK = 4
+BLOCK = 2
 NOISE_SHARE = 0.4
 _CLASSES = ("ground", "disc", "rectangle")
 
@@ -22,8 +22,8 @@ _CLASSES = ("ground", "disc", "rectangle")
 def shapes(split: str, *, seed: int, noisy: bool) -> Dataset:
     """Grey images (n, 1, 32, 32) with step 1/255, labels (n, 32, 32): ground, disc, rectangle.
 
-    24 training and 96 test images. With ``noisy``, 40 % of the 4x4 blocks of every *training* label
-    map are given one wrong class each; test labels are always clean. The same ``seed`` gives the
+    24 training and 96 test images. With ``noisy``, 40 % of the 2x2 blocks of every *training* label
+    map are given one random class each; test labels are always clean. The same ``seed`` gives the
     same images with and without noise.
     """
     rng = np.random.Generator(np.random.PCG64([seed, split == "test"]))
@@ -43,9 +43,10 @@ def shapes(split: str, *, seed: int, noisy: bool) -> Dataset:
 def relabel_blocks(
     labels: np.ndarray, *, seed: int, share: float = NOISE_SHARE, num_classes: int = 3
 ) -> np.ndarray:
-    """Give ``share`` of each map's blocks one class each that is not the block's most frequent one.
+    """Give ``share`` of each map's blocks one class each, drawn from all classes alike.
 
-    ``labels``: (n, height, width) class indices, height and width multiples of the block side 4.
+    ``labels``: (n, height, width) class indices, height and width multiples of the block side 2.
+    By chance one block in ``num_classes`` keeps its class.
     """
     rng = np.random.Generator(np.random.PCG64([seed, 2]))
     spoilt = labels.copy()
@@ -53,24 +54,24 @@ def relabel_blocks(
     for mask in spoilt:
         for block in rng.permutation(rows * columns)[: round(share * rows * columns)]:
             top, left = BLOCK * (block // columns), BLOCK * (block % columns)
-            patch = mask[top : top + BLOCK, left : left + BLOCK]
-            usual = np.bincount(patch.ravel(), minlength=num_classes).argmax()
-            patch[:] = (usual + rng.integers(1, num_classes)) % num_classes
+            mask[top : top + BLOCK, left : left + BLOCK] = rng.integers(num_classes)
     return spoilt
 
 
 def _scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One image in real grey values and its labels: one or two discs, one or two rectangles."""
+    """One image in real grey values and its labels: one to three discs, one to three rectangles."""
     row, column = np.mgrid[:SIZE, :SIZE]
     label = np.zeros((SIZE, SIZE), dtype=np.int64)
-    image = np.full((SIZE, SIZE), rng.uniform(0.2, 0.35))
+    image = np.full((SIZE, SIZE), rng.uniform(0.15, 0.3))
     for kind in rng.permutation([*rng.choice([1, 2], size=2).tolist(), 1, 2]):
         centre = rng.uniform(6, SIZE - 6, size=2)
         if kind == 1:
             inside = np.hypot(row - centre[0], column - centre[1]) <= rng.uniform(4, 7)
+            brightness = rng.uniform(0.45, 0.6)
         else:
             half = rng.uniform(3, 7, size=2)
             inside = (abs(row - centre[0]) <= half[0]) & (abs(column - centre[1]) <= half[1])
+            brightness = rng.uniform(0.7, 0.85)
         label[inside] = kind
-        image[inside] = rng.uniform(0.5, 0.7) + 0.1 * (kind - 1)
-    return image + rng.normal(0, 0.08, size=image.shape), label
+        image[inside] = brightness
+    return image + rng.normal(0, 0.1, size=image.shape), label

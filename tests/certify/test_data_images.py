@@ -19,6 +19,7 @@ from certify.data import pixels
 from certify.data.cifar import unpack
 from certify.data.cifar_pickle import read_batch
 from certify.data.download import FILES
+from certify.data.shapes import relabel_blocks
 from certify.errors import DataNotFound, InvalidInput, InvalidSetting, UnreadableFile, UntrustedFile
 from tests.certify.hostile_tools import MARKER, Payload
 
@@ -496,11 +497,24 @@ def test_synthetic_shapes():
 
 def test_label_noise_relabels_the_stated_share_of_blocks():
     clean, noisy = (data.load(name, split="train").y for name in ("shapes", "shapes-noisy"))
-    blocks = (clean != noisy).reshape(24, 8, 4, 8, 4).permute(0, 1, 3, 2, 4).flatten(3)
-    touched = blocks.any(-1).flatten(1).sum(1)
-    assert touched.tolist() == [round(0.4 * 64)] * 24
-    spoilt = noisy.reshape(24, 8, 4, 8, 4).permute(0, 1, 3, 2, 4).flatten(3)[blocks.any(-1)]
-    assert (spoilt == spoilt[:, :1]).all(), "a relabelled block has one class"
+    by_block = lambda y: y.reshape(24, 16, 2, 16, 2).permute(0, 1, 3, 2, 4).flatten(3)  # noqa: E731
+    changed = (by_block(clean) != by_block(noisy)).any(-1)
+    assert (by_block(noisy)[changed] == by_block(noisy)[changed][:, :1]).all(), (
+        "a relabelled block has one class"
+    )
+    # 102 of 256 blocks of each map are drawn, and two in three of them get another class: a count of
+    # changed blocks beyond 102 is impossible, and the total lies within 4 standard deviations.
+    assert changed.flatten(1).sum(1).max() <= 102
+    expected, deviation = 24 * 102 * 2 / 3, (24 * 102 * 2 / 9) ** 0.5
+    assert abs(int(changed.sum()) - expected) < 4 * deviation + 24 * 2  # a mixed block always changes
+
+
+def test_label_noise_of_everything_leaves_nothing_to_chance():
+    labels = np.zeros((2, 4, 4), dtype=np.int64)
+    assert np.array_equal(relabel_blocks(labels, seed=0, share=0.0), labels)
+    spoilt = relabel_blocks(labels + 7, seed=0, share=1.0)
+    assert spoilt.max() <= 2, "every block was drawn"
+    assert labels.max() == 0, "the given labels are left alone"
 
 
 def test_home_folder_is_expanded(tmp_path, monkeypatch):
