@@ -9,6 +9,7 @@ the held-out part is reported beside it and never selected.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,8 +22,8 @@ from torch.nn import functional as F
 
 from certify.contract import IGNORE
 from certify.data.dataset import Dataset
-from certify.errors import InvalidSetting
-from certify.header import Header
+from certify.errors import ArchitectureMismatch, CertifyError, InvalidSetting, RunNotWritable
+from certify.header import Header, encode
 from pdenets.defaults import defaults_for
 from pdenets.distributed import local_device, process_group
 from pdenets.loop import Loop
@@ -90,10 +91,12 @@ def train(
     unfinished training is resumed from its state file. Under torchrun the processes
     share every batch (``pdenets.distributed``) and the first one writes.
 
-    Raises InvalidSetting for settings no training can have, TrainingDiverged where
-    losses stay non-finite, RunConflict where the state file belongs to other settings.
+    Raises, before the first step, InvalidSetting for settings no training can have,
+    ArchitectureMismatch for arguments the network does not take, RunNotWritable for a
+    place that cannot be written, RunConflict where the state file belongs to other
+    settings; and TrainingDiverged where losses stay non-finite.
     """
-    from certify import checkpoints, registry
+    from certify import checkpoints
 
     started = time.monotonic()
     out, row = Path(out), defaults_for(train_data.name)
@@ -101,15 +104,14 @@ def train(
     lr = row.lr if lr is None else lr
     batch_size = row.batch_size if batch_size is None else batch_size
     _check(train_data, epochs=epochs, lr=lr, batch_size=batch_size, optimizer=optimizer)
+    _check_out(out)
     if val_data is None:
         train_data, val_data = hold_out(train_data, seed=seed)
     arguments = dict(arguments or {})
     device = local_device(device)
     with torch.random.fork_rng(devices=[]), process_group(device) as group:
         seed_everything(seed)
-        model = registry.architecture(arch)(
-            num_classes=train_data.num_classes, input_shape=train_data.input_shape, **arguments
-        ).to(device)
+        model = _network(arch, arguments, train_data).to(device)
         name = regulariser or _natural_regulariser(model, sigma)
         options = row.regulariser_options(name) | dict(options or {})
         settings = {
@@ -118,6 +120,8 @@ def train(
             "batch_size": batch_size, "optimizer": optimizer, "weight_decay": weight_decay, "seed": seed,
             "processes": group.size, "data": train_data.digest(),
         }  # fmt: skip
+        # What could not be written at the end is refused before the first step.
+        encode(_header(train_data, arch, arguments, settings))
         loop = Loop(
             model,
             _optimizer(model, optimizer, weight_decay),
@@ -189,7 +193,25 @@ def evaluate(
         right += int((logits.argmax(1) == y)[known].sum())
         noisy_right += int((model(noisy(x, sigma, generator)).argmax(1) == y)[known].sum())
         count += int(known.sum())
+    count = max(count, 1.0)
     return Metrics(0, loss / count, right / count, noisy_right / count)
+
+
+def _network(arch: str, arguments: dict[str, Any], data: Dataset) -> nn.Module:
+    """A fresh network from the torch stream as it stands."""
+    from certify import registry
+
+    factory = registry.architecture(arch)
+    try:
+        return factory(num_classes=data.num_classes, input_shape=data.input_shape, **arguments)
+    except CertifyError:
+        raise
+    except Exception as cause:
+        raise ArchitectureMismatch(
+            f"the architecture {arch!r} could not be built",
+            why=f"{type(cause).__name__}: {cause}",
+            remedy="check --arch-args; the factory's docstring names its arguments",
+        ) from cause
 
 
 def _natural_regulariser(model: nn.Module, sigma: float) -> str:
@@ -200,9 +222,13 @@ def _natural_regulariser(model: nn.Module, sigma: float) -> str:
 
 def _summary(result: TrainingResult) -> dict[str, Any]:
     """What the checkpoint's header keeps of a training."""
-    return {
-        "final": asdict(result.final), "best": asdict(result.best), "parameters": result.parameters,
-        "skipped_steps": result.skipped_steps, "seconds": round(result.seconds, 1),
+    metrics = {"final": asdict(result.final), "best": asdict(result.best)}
+    for row in metrics.values():
+        # JSON has no infinity; a loss can be one while every weight is finite.
+        row["loss"] = row["loss"] if math.isfinite(row["loss"]) else None
+    return metrics | {
+        "parameters": result.parameters, "skipped_steps": result.skipped_steps,
+        "seconds": round(result.seconds, 1),
     }  # fmt: skip
 
 
@@ -219,6 +245,23 @@ def _optimizer(model: nn.Module, name: str, weight_decay: float) -> torch.optim.
     if name == "sgd":
         return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=weight_decay)
     return torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=weight_decay)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a place that ``checkpoints.save`` would refuse after all the work is done."""
+    if out.suffix not in (".pt", ".safetensors"):
+        raise InvalidSetting(
+            f"{out.name} has no known checkpoint ending",
+            why="the ending decides the format",
+            remedy="name it .pt or .safetensors",
+        )
+    place = next((p for p in (out.parent, *out.parent.parents) if p.exists()), Path("/"))
+    if not (place.is_dir() and os.access(place, os.W_OK)) or out.is_dir():
+        raise RunNotWritable(
+            f"{out} could not be written",
+            why=f"{place} is no folder that can be written to, or {out.name} is a folder",
+            remedy="choose another --out",
+        )
 
 
 def _check(data: Dataset, *, epochs: int, lr: float, batch_size: int, optimizer: str) -> None:

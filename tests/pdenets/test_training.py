@@ -8,7 +8,14 @@ import torch
 import certify
 from certify import checkpoints
 from certify.data import load
-from certify.errors import InvalidSetting, RunConflict, TrainingDiverged, UnreadableFile
+from certify.errors import (
+    ArchitectureMismatch,
+    InvalidSetting,
+    RunConflict,
+    RunNotWritable,
+    TrainingDiverged,
+    UnreadableFile,
+)
 from pdenets import training
 from pdenets.training import train
 from pdenets.training_state import state_path
@@ -155,6 +162,30 @@ def test_settings_no_training_can_have_are_refused(moons, tmp_path, bad):
     with pytest.raises(InvalidSetting):
         train(moons, **{**QUICK, **bad}, out=tmp_path / "net.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"out": "net.onnx"}, InvalidSetting, "ending"),
+        ({"out": "file.txt/net.pt"}, RunNotWritable, "folder"),
+        ({"arguments": {"colour": "red"}}, ArchitectureMismatch, "colour"),
+        ({"arch": "resnet", "arguments": {"depth": 20}}, InvalidSetting, "no form"),
+        ({"arch": "perceptron"}, ArchitectureMismatch, "no architecture"),
+        ({"options": {"weight": float("nan")}}, UnreadableFile, "JSON"),
+        ({"regulariser": "magic"}, InvalidSetting, "unknown"),
+    ],
+)
+def test_what_cannot_end_well_is_refused_before_the_first_step(moons, tmp_path, change, error, message):
+    (tmp_path / "file.txt").write_text("")
+
+    def never(progress):
+        raise AssertionError("training started")
+
+    settings = QUICK | {"out": "net.pt"} | change
+    with pytest.raises(error, match=message):
+        train(moons, **settings | {"out": tmp_path / settings["out"]}, progress=never)
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
 
 
 def test_held_out_inputs_are_not_trained_on(moons):
