@@ -25,7 +25,7 @@ from certify.internal_noise import SmoothedInside
 from pdenets.training import train
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
-INTERNAL = "pdenets.noisy_resnet:noisy_resnet"
+INTERNAL = "noisy-resnet"
 
 
 def main() -> None:

@@ -189,3 +189,32 @@ def test_radius_never_exceeds_the_attack_on_100_nonlinear_networks():
         attacked += 1
         assert effective_sigma(net.scales, net.bounds) * stats.norm.ppf(p) <= distance
     assert attacked >= 40
+
+
+def test_trained_network_is_certified_end_to_end_and_survives_an_attack(tmp_path):
+    import certify
+    from certify.data import load
+    from certify.internal_noise import SmoothedInside
+    from pdenets.training import train
+
+    data, test = load("moons", split="train"), load("moons", split="test", limit=8)
+    path = tmp_path / "noisy.pt"
+    arguments = {"sigma": 0.2, "inner": 0.2, "blocks": 2, "decay": 0.3}
+    train(
+        data, arch="noisy-resnet", out=path, arguments=arguments, sigma=0.0,
+        regulariser="none", epochs=15, seed=0,
+    )  # fmt: skip
+    model = certify.load(path)
+    g = SmoothedInside(model)
+    assert g.sigma > math.sqrt(0.2**2 + 2 * 0.2**2)  # the contraction counts
+    run = g.certify(test.x, test.y, mode="fixed", n=2000, seed=1)
+    assert sum(bool(r.correct) for r in run) >= 5
+    # Walk out along many directions; a confirmed change of class must lie beyond the radius.
+    angle = torch.linspace(0, 2 * math.pi, 9)[:-1]
+    ring = torch.stack([angle.cos(), angle.sin()], dim=1)
+    for record, x in zip(run, test.x, strict=True):
+        if not record.certified:
+            continue
+        inside = x + 0.98 * record.radius * ring
+        for found in g.predict(inside.clamp(*test.bounds), n=1000, alpha=1e-4, seed=3):
+            assert found.label in (None, record.label)
