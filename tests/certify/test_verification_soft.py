@@ -1,0 +1,120 @@
+"""Level 2 on soft scores: simulated honest runs pass, forged ones are named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from certify.errors import InvalidSetting
+from certify.procedures import make_procedure
+from certify.radii import radius_down
+from certify.records import Record, Run, Status
+from certify.store import open_run, read_run
+from certify.verification import verify
+from certify.verification_bounds import recompute
+from tests.certify.sample_run import settings
+
+SIGMA = 0.5
+PLANS = {
+    "mean, real radius": ("soft", "radius", {"slack": 0.1, "n_max": 3000}),
+    "mean, one radius": ("soft", "decide", {"radius": 0.1, "n_max": 3000}),
+    "mean, fixed": ("soft", "fixed", {"n": 2000}),
+    "distribution": ("distribution", "fixed", {"n": 2000}),
+}
+
+
+def simulate(plan, leans=(0.3, 0.55, 0.75, 0.97)) -> list[Record]:
+    """Input i: class i % 3 has margin scores Beta-distributed with the given mean."""
+    rng, records = np.random.default_rng(2), []
+    for index, lean in enumerate(leans):
+        progress = plan.start()
+        histogram = np.zeros((3, len(plan.thresholds) + 1), dtype=np.int64)
+        drawn = 0
+        while (wanted := progress.wanted()) is not None:
+            for c in range(3):
+                mean = lean if c == index % 3 else (1 - lean) / 2
+                scores = rng.beta(8 * mean, 8 * (1 - mean), wanted - drawn)
+                bins = np.searchsorted(plan.thresholds, scores, side="right")
+                histogram[c] += np.bincount(bins, minlength=histogram.shape[1])
+            drawn = wanted
+            progress.look(histogram.copy())
+        o = progress.outcome()
+        certified = o.status is Status.CERTIFIED
+        proved = o.proved_radius if o.proved_radius is not None else radius_down(o.p_lower, SIGMA)
+        records.append(
+            Record(
+                index=index,
+                status=o.status,
+                label=o.label,
+                target=index % 3,
+                radius=proved if certified else 0.0,
+                radius_upper=radius_down(o.p_upper, SIGMA),
+                p_lower=o.p_lower,
+                p_upper=o.p_upper,
+                pb_lower=o.pb_lower,
+                pb_upper=o.pb_upper,
+                samples=o.samples,
+                details=o.details,
+            )
+        )
+    return records
+
+
+@pytest.fixture(scope="module", params=PLANS)
+def honest(request, tmp_path_factory):
+    scores, mode, options = PLANS[request.param]
+    plan = make_procedure(mode, scores=scores, sigma=SIGMA, tv=1e-9, **options)
+    records = simulate(plan)
+    path = tmp_path_factory.mktemp(scores + mode)
+    described = settings(scores=scores, mode=mode, sigma=SIGMA, mode_options=plan.settings())
+    with open_run(path, described, plan.guarantee()) as store:
+        for record in records:
+            store.add(record)
+    return path, records
+
+
+def test_an_honest_run_passes(honest):
+    path, records = honest
+    result = verify(path)
+    assert result.ok, result.failures
+    assert {r.status for r in records} == {Status.CERTIFIED, Status.ABSTAINED}
+
+
+def shifted(r):
+    merged: dict[int, int] = {}
+    for b, k in r.details["histogram"]:
+        merged[b // 2] = merged.get(b // 2, 0) + k
+    return replace(r, details={**r.details, "histogram": [[b, k] for b, k in merged.items()]})
+
+
+def doubled(r):
+    return replace(r, details={**r.details, "histogram": [[b, 2 * k] for b, k in r.details["histogram"]]})
+
+
+FORGERIES = {
+    "a larger p_lower": lambda r: replace(r, p_lower=r.p_lower + 1e-4),
+    "a larger radius": lambda r: replace(r, radius=r.radius + 1e-4),
+    "a smaller radius": lambda r: replace(r, radius=r.radius - 1e-4),
+    "worse scores": shifted,
+    "twice the samples": doubled,
+    "no histogram": lambda r: replace(r, details={"selected": 0}),
+    "a bin that does not exist": lambda r: replace(r, details={**r.details, "histogram": [[9999, 5]]}),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_record_is_named(honest, name):
+    path, records = honest
+    place = next(i for i, r in enumerate(records) if r.certified)
+    forged = [FORGERIES[name](r) if i == place else r for i, r in enumerate(records)]
+    stored = read_run(path)
+    found = list(recompute(replace(stored, run=Run(forged, stored.settings, stored.guarantee))))
+    assert any(f"input {place}:" in detail for _, ok, detail in found if not ok), found
+
+
+def test_votes_cannot_replay_mean_scores(honest):
+    path, _ = honest
+    with pytest.raises(InvalidSetting, match="mean scores"):
+        verify(path, level=3, replay=lambda records: {})
