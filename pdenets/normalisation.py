@@ -11,8 +11,7 @@ from torch import Tensor, nn
 class Normalise(nn.Module):
     """(x - mean) / std per channel, x of shape (batch, channels, height, width).
 
-    The constants are no parameters and not part of the state dict: they come from the
-    architecture's arguments, which the checkpoint's header records.
+    The constants are buffers, so a checkpoint holds them and its digest covers them.
     """
 
     mean: Tensor
@@ -20,8 +19,8 @@ class Normalise(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(list(mean)).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(list(std)).view(-1, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(list(mean)).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(list(std)).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
