@@ -65,11 +65,9 @@ def random_search(
     for query in range(queries):
         if query % _CHUNK == 0:
             signs = state.part.streams.uniform((_CHUNK, windows.groups), f"{purpose}/{query}") >= 0.5
-        fraction = share / 2 ** sum(query > h for h in HALVINGS)
-        window = windows.draw(fraction, p, rng)
-        second = windows.draw(fraction, p, rng) if p == 2 else window
-        state.propose(window.index.to(device), window.pattern.to(device), second.index.to(device),
-                      signs[:, query % _CHUNK, : len(window.index)])  # fmt: skip
+            plan = _plan(windows, range(query, query + _CHUNK), share, p, rng, device)
+        index, pattern, second = plan[query % _CHUNK]
+        state.propose(index, pattern, second, signs[:, query % _CHUNK, : len(index)])
         if query % 50 == 49 or query == queries - 1:
             best[left], lowest[left] = state.best, state.lowest
             keep = (~state.won).nonzero().squeeze(1)
@@ -80,6 +78,25 @@ def random_search(
                 state = state.take(keep)
     problem.oracle.focus(None)
     return best.view_as(problem.x)
+
+
+def _plan(
+    windows: Windows, queries: range, share: float, p: float, rng: np.random.Generator, device: torch.device
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Windows of the next queries as (index, pattern, second index), moved to the device all at once."""
+    pairs = []
+    for query in queries:
+        fraction = share / 2 ** sum(query > h for h in HALVINGS)
+        first = windows.draw(fraction, p, rng)
+        pairs.append((first, windows.draw(fraction, p, rng) if p == 2 else first))
+    indices = torch.cat([w.index.flatten() for pair in pairs for w in pair]).to(device)
+    patterns = torch.cat([first.pattern for first, _ in pairs]).to(device)
+    parts = indices.split([w.index.numel() for pair in pairs for w in pair])
+    shapes = patterns.split([len(first.pattern) for first, _ in pairs])
+    return [
+        (parts[2 * i].view(first.index.shape), shape, parts[2 * i + 1].view(second.index.shape))
+        for i, ((first, second), shape) in enumerate(zip(pairs, shapes, strict=True))
+    ]
 
 
 @dataclass

@@ -401,7 +401,7 @@ def _believed(g, run, fixture: Fixture, draws: int) -> dict[str, Any]:
     return {
         "model": fixture.name, "inputs": len(claims),
         "what": f"believed with {draws} draws inside certified balls",
-        "count": len(believed), "median certified / confirmed": math.nan, "smallest": math.nan,
+        "count": len(believed), "median certified / confirmed": None, "smallest": None,
         "contradictions": sum(a.broken for a in answers), "seconds": time.perf_counter() - began,
     }  # fmt: skip
 
