@@ -20,33 +20,10 @@ import numpy as np
 from certify.bounds import binomial_interval
 from certify.radii import formula_table
 from certify.records import Estimate, Record, Run, Status
+from reports.attack_groups import AttackGroup, established, grouped
 
 #: Confidence level of every interval over inputs (the certificates have their own alpha).
 LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class AttackGroup:
-    """The outcomes of one attack: one target (base or smoothed), norm, budget and preset."""
-
-    smoothed: bool
-    norm: str
-    eps: float | None
-    preset: str
-    outcomes: tuple[Mapping[str, Any], ...]
-
-    def number(self, status: str) -> int:
-        return sum(o["status"] == status for o in self.outcomes)
-
-    @property
-    def name(self) -> str:
-        threat = norm_name(self.norm)
-        size = "smallest distance" if self.eps is None else f"≤ {self.eps:g}"
-        return f"{threat}, {size}"
-
-    @property
-    def target(self) -> str:
-        return "smoothed classifier" if self.smoothed else "base model"
 
 
 @dataclass(frozen=True)
@@ -185,12 +162,7 @@ class Evidence:
 
     @cached_property
     def groups(self) -> tuple[AttackGroup, ...]:
-        found: dict[tuple[bool, str, float | None, str], list[Mapping[str, Any]]] = {}
-        for o in self.attacks:
-            key = (bool(o["smoothed"]), str(o["norm"]), o.get("eps"), str(o.get("preset", "")))
-            found.setdefault(key, []).append(o)
-        order = sorted(found, key=lambda k: (not k[0], k[1], -1.0 if k[2] is None else k[2], k[3]))
-        return tuple(AttackGroup(*key, tuple(found[key])) for key in order)
+        return grouped(self.attacks, self.by_index, self.norm)
 
     @cached_property
     def by_index(self) -> dict[int, Record]:
@@ -242,7 +214,7 @@ class Evidence:
         told = {
             o["index"]
             for o in self._outcomes(smoothed)
-            if o["status"] == "clean_error" and o.get("prediction") not in (None, o.get("target"))
+            if o["status"] == "clean_error" and established(o) not in (None, o.get("target"))
         }
         return told | {
             i for i in self.attacked(smoothed=True) if self.by_index[i].certified and not self._right(i)
@@ -252,15 +224,29 @@ class Evidence:
         return self.by_index[index].correct is not False
 
     def _outcomes(self, smoothed: bool) -> list[Mapping[str, Any]]:
-        """Outcomes against one target, on inputs that this run certified or tried to."""
-        mine = self.by_index
-        return [o for o in self.attacks if bool(o["smoothed"]) == smoothed and o["index"] in mine]
+        """Outcomes against one target, on inputs that this run certified or tried to.
+
+        Unbroken balls are left out: an attack that stays inside the certified ball says nothing
+        about what lies beyond it.
+        """
+        return [
+            o
+            for g in self.groups
+            if g.smoothed == smoothed
+            for o in g.outcomes
+            if o["index"] in self.by_index and (not g.inside or o["status"] == "broken")
+        ]
+
+    @cached_property
+    def challenged(self) -> int:
+        """Certified balls attacked from inside."""
+        return sum(len(g.outcomes) for g in self.groups if g.inside)
 
     def attack_reach(self, *, smoothed: bool) -> float:
         """The largest distance the attacks searched; infinite for a minimal-distance attack."""
         reach = 0.0
         for g in self.groups:
-            if g.smoothed == smoothed and g.norm == self.norm:
+            if g.smoothed == smoothed and g.norm == self.norm and not g.inside:
                 reach = math.inf if g.eps is None else max(reach, g.eps)
         return reach
 
@@ -305,11 +291,6 @@ class Evidence:
         for p in self.points:
             tally[verdict_of(p, radius, clean_error=p.record.index in wrong)] += 1
         return tally
-
-
-def norm_name(norm: str) -> str:
-    """How the norm of a threat or a certificate is written."""
-    return {"2": "ℓ₂", "inf": "ℓ∞", "1": "ℓ₁"}.get(norm, f"ℓ{norm}")
 
 
 def verdict_of(point: Point, radius: float, *, clean_error: bool = False) -> str:

@@ -10,7 +10,8 @@ import jinja2
 from markupsafe import Markup
 
 from reports import numbers, tables, words
-from reports.evidence import Evidence, norm_name
+from reports.attack_groups import norm_name
+from reports.evidence import Evidence
 from reports.gallery import gallery
 from reports.svg import Figure, style_sheet
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from certify.records import Estimate
 from reports import tables
-from reports.evidence import Evidence, norm_name
+from reports.attack_groups import norm_name
+from reports.evidence import Evidence
 from reports.numbers import percent_down, percent_interval, percent_up, radius_down
 
 if TYPE_CHECKING:

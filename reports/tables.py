@@ -12,7 +12,8 @@ from scipy import special
 
 from certify.radii import RADII
 from certify.records import Estimate, Run, Status
-from reports.evidence import LEVEL, AttackGroup, Evidence, verdict_of
+from reports.attack_groups import AttackGroup
+from reports.evidence import LEVEL, Evidence, verdict_of
 from reports.numbers import distance_up, radius_down
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from certify.records import Status
-from reports.evidence import Evidence, norm_name
+from reports.attack_groups import norm_name
+from reports.evidence import Evidence
 from reports.numbers import (
     count,
     general,
@@ -62,6 +63,12 @@ def headline(evidence: Evidence) -> Headline:
 def _attack_sentence(evidence: Evidence, radius: float) -> str:
     tally, n = evidence.verdict(radius), len(evidence.run)
     left = percent_up(tally["inconclusive"] / n)
+    if not evidence.attacked(smoothed=True) and evidence.challenged:
+        return (
+            f"{count(evidence.challenged)} certified balls were attacked from inside and held. Beyond them "
+            "nothing was tried: what is neither proved right nor certified with a wrong class is "
+            "inconclusive."
+        )
     if not evidence.attacked(smoothed=True):
         return (
             "The smoothed classifier has not been attacked: what is neither proved right nor certified with "
@@ -96,9 +103,10 @@ def sandwich_sentence(evidence: Evidence) -> str:
     if evidence.contradictions:
         many = len(evidence.contradictions)
         return f"{count(many)} confirmed attack{'s' if many > 1 else ''} inside a certified ball."
-    if not evidence.attacked(smoothed=True):
+    if not evidence.attacked(smoothed=True) and not evidence.challenged:
         return "The smoothed classifier has not been attacked yet."
-    return f"No confirmed attack lies inside a certified ball ({count(met)} inputs have both)."
+    tried = f"; {count(evidence.challenged)} balls were attacked from inside" if evidence.challenged else ""
+    return f"No confirmed attack lies inside a certified ball ({count(met)} inputs have both{tried})."
 
 
 def guarantee_says(evidence: Evidence) -> list[str]:

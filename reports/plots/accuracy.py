@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Sequence
 
 from certify.records import Estimate
-from reports.evidence import Evidence, norm_name
+from reports.attack_groups import norm_name
+from reports.evidence import Evidence
 from reports.numbers import percent_down, percent_up, radius_down
 from reports.svg import Axes, Figure, Pair, ticks
 

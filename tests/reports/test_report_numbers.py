@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certify.records import Estimate, Run
+import reports
+from certify.records import Estimate, Run, Status
 from reports import numbers
 from reports.evidence import Evidence, _round_step
 from reports.latex import escape
@@ -139,3 +140,50 @@ def test_certified_accuracy_is_that_of_the_run():
     stored = stored_run(inputs=80)
     at = [0.0, 0.25, 0.5, *(r.radius for r in stored.run)]
     assert Evidence.of(stored).certified_accuracy(at) == stored.run.accuracy(at, level=0.95)
+
+
+def challenge_of(stored) -> list[dict]:
+    """One outcome per certified ball: attacked within its own radius, towards leaving its class."""
+    return [
+        {"index": r.index, "target": r.label, "smoothed": True, "norm": "2", "eps": r.radius,
+         "preset": "smoothed", "clean_correct": True, "status": "survived", "distance": None,
+         "distance_l2": None, "distance_linf": None, "prediction": None, "by_attack": None, "seconds": 0.1}
+        for r in stored.run
+        if r.certified and r.radius > 0
+    ]  # fmt: skip
+
+
+def test_attacks_inside_the_balls_are_one_group_and_do_not_flatter_the_curve(tmp_path):
+    stored = stored_run(tmp_path / "challenged", inputs=40)
+    plain = Evidence.of(stored)
+    stored.attacks = [*stored.attacks[:20], *challenge_of(stored)]
+    mixed = Evidence.of(stored)
+    assert [g.inside for g in mixed.groups] == [False, True]
+    assert mixed.challenged == len(challenge_of(stored))
+    assert mixed.attacked(smoothed=True) == set(range(20))
+    assert mixed.attack_reach(smoothed=True) == plain.attack_reach(smoothed=True)
+    page = reports.build(stored).html.read_text(encoding="utf-8")
+    assert "inside each certified ball" in page
+    assert "balls were attacked from inside" in page
+
+
+def test_a_ball_that_gives_way_is_a_contradiction():
+    stored = stored_run(inputs=20)
+    stored.attacks = challenge_of(stored)
+    assert Evidence.of(stored).contradictions == ()
+    first = stored.attacks[0]
+    first |= {"status": "broken", "distance": 0.0, "distance_l2": 0.0, "distance_linf": 0.0}
+    first |= {"prediction": (stored.run[0].label + 1) % 10}
+    evidence = Evidence.of(stored)
+    assert [o["index"] for o in evidence.contradictions] == [0]
+    assert evidence.attacked(smoothed=True) == {0}
+
+
+def test_a_wrong_class_before_the_attack_counts_only_if_established():
+    stored = stored_run(inputs=10)
+    errors = [o for o in stored.attacks if o["smoothed"]][:2]
+    records = [replace(r, status=Status.ABSTAINED, label=None, radius=0.0) for r in stored.run]
+    stored.run = Run(records, stored.settings, stored.guarantee)
+    for o, label in zip(errors, (None, (errors[1]["target"] + 1) % 10), strict=True):
+        o |= {"status": "clean_error", "prediction": None, "distance_l2": None, "details": {"label": label}}
+    assert Evidence.of(stored).wrong(smoothed=True) == {errors[1]["index"]}
