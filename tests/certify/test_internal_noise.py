@@ -115,3 +115,19 @@ def test_the_weights_that_run_are_the_weights_that_are_bounded():
 def test_a_network_without_internal_noise_is_refused():
     with pytest.raises(InvalidModel, match="no noise inside"):
         SmoothedInside(nn.Linear(2, 2).eval(), num_classes=2)
+
+
+def test_verification_works_the_effective_sigma_out_again():
+    from certify.verification_ball import reach_of
+
+    run = smoothed(batch_size=100).certify(torch.tensor([[1.0, 0, 0]]), mode="fixed", n=500, seed=0)
+    reach = reach_of(run.settings)
+    assert reach is not None
+    assert reach(run[0].p_lower) == pytest.approx(run[0].radius, rel=1e-9)
+    # A larger sigma written into the settings does not widen what verification accepts.
+    lie = reach_of(run.settings | {"sigma": 9.0})
+    assert lie is not None
+    assert lie(run[0].p_lower) == pytest.approx(run[0].radius, rel=1e-9)
+    silent = reach_of(run.settings | {"noise_settings": {}})
+    assert silent is not None
+    assert silent(run[0].p_lower) == 0.0
