@@ -19,7 +19,7 @@ from certify.data.cifar_pickle import read_batch
 from certify.data.dataset import Dataset
 from certify.data.download import FILES, fetch
 from certify.data.roots import find_file, not_found
-from certify.errors import UnreadableFile
+from certify.errors import CertifyError, UnreadableFile
 from certify.safe_files import atomic_write, open_regular, unreadable
 
 _PIXELS = 3 * 32 * 32
@@ -97,7 +97,7 @@ def cifar(
             why=f"{name} has the classes 0 to {layout.num_classes - 1}",
             remedy="check that these are the files of this data set",
         )
-    x = torch.from_numpy(images.astype(np.float32) / np.float32(255)).reshape(-1, 3, 32, 32)
+    x = torch.from_numpy(images).to(torch.float32).div_(255).reshape(-1, 3, 32, 32)
     y = torch.from_numpy(labels.astype(np.int64))
     ids = torch.arange(skip, skip + len(y))
     classes = _class_names(files[0].parent / layout.names_file, layout.num_classes)
@@ -129,8 +129,10 @@ def unpack(archive: Path, folder: str, members: Iterable[str], *, max_bytes: int
                     while block := stream.read(2**20):
                         copy.write(block)
                 del wanted[member.name.removeprefix("./")]
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise unreadable(archive, "tar.gz archive", f"it is damaged or cut off ({error})") from error
+    except CertifyError:
+        raise
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise unreadable(archive, "tar.gz archive", f"it could not be unpacked ({error})") from error
     missing = [name for name in wanted.values() if not name.endswith(".txt")]
     if missing:
         raise unreadable(archive, "tar.gz archive", f"it does not contain {folder}/{missing[0]}")

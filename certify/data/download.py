@@ -35,10 +35,9 @@ def fetch(remote: RemoteFile, target: Path, *, timeout: float = 60.0) -> Path:
 
     Raises UntrustedFile when a mirror answers with other content, DataNotFound when none answers.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     for url in remote.urls:
-        handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        handle, part = _part(target)
         try:
             with os.fdopen(handle, "wb") as file:
                 _copy(url, file, remote.size, timeout)
@@ -61,6 +60,18 @@ def fetch(remote: RemoteFile, target: Path, *, timeout: float = 60.0) -> Path:
         why="; ".join(failures),
         remedy="check the network, or copy the file into place by hand and give --data-root",
     )
+
+
+def _part(target: Path) -> tuple[int, str]:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise DataNotFound(
+            f"{target.name} could not be downloaded",
+            why=f"{target.parent} cannot be written ({error})",
+            remedy="give a folder that you may write to with --data-root",
+        ) from error
 
 
 def _copy(url: str, file, size: int, timeout: float) -> None:

@@ -52,7 +52,7 @@ def mnist(
             why=f"{name} has the classes 0 to 9",
             remedy="check that the file is the label file of this data set",
         )
-    x = torch.from_numpy(images.astype(np.float32) / np.float32(255)).unsqueeze(1)
+    x = torch.from_numpy(images.astype(np.float32)).div_(255).unsqueeze(1)
     y = torch.from_numpy(labels.astype(np.int64))
     ids = torch.arange(skip, skip + len(y))
     return Dataset(name, split, x, y, 10, 0.0, 1.0, 1 / 255, ids, _CLASSES[name])

@@ -76,7 +76,7 @@ def test_moons_seed_and_split_draw_other_points():
 
 
 @given(skip=st.integers(0, 300), limit=st.integers(1, 400))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_a_part_keeps_the_ids_of_the_whole(skip, limit):
     whole = data.load("digits")
     part = data.load("digits", skip=skip, limit=limit)
@@ -273,6 +273,12 @@ class _Server(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *args):
         pass
+
+
+def test_download_into_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataNotFound, match="cannot be written"):
+        fetch(RemoteFile(["http://127.0.0.1:9/f"], "sha256:0", 1), tmp_path / "file" / "f")
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import certify
-from certify import registry, siblings
+from certify import assembly, checkpoints, registry, siblings
 from certify.errors import ArchitectureMismatch, MissingExtra, ShadowedPackage
 
 HOME = Path(certify.__file__).resolve().parent.parent
@@ -28,6 +29,20 @@ def test_registered_names_are_found(monkeypatch):
 
 def test_this_distribution_registers_its_networks():
     assert {"linear", "mlp", "cnn", "convection-diffusion"} <= set(registry.names())
+
+
+def test_every_registered_network_survives_a_checkpoint(tmp_path):
+    for name in registry.names():
+        torch.manual_seed(0)
+        model = registry.architecture(name)(num_classes=3, input_shape=(1, 16, 16)).eval()
+        header = checkpoints.Header(name, {}, 3, (1, 16, 16), 0.0, 1.0, 1 / 255)
+        checkpoints.save(tmp_path / "a.safetensors", model, header)
+        again = certify.load(tmp_path / "a.safetensors")
+        x = torch.rand(2, 1, 16, 16)
+        assert torch.equal(again(x), model(x)), name
+        arguments = {"num_classes": 3, "input_shape": (1, 16, 16)}
+        laid_out = assembly._layout(registry.architecture(name), name, arguments)
+        assert laid_out is not None, f"{name} must build on the meta device, where size lies cost nothing"
 
 
 def test_module_and_factory(tmp_path, monkeypatch):
