@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,7 +146,7 @@ def test_certified_accuracy_is_that_of_the_run():
 def challenge_of(stored) -> list[dict]:
     """One outcome per certified ball: attacked within its own radius, towards leaving its class."""
     return [
-        {"index": r.index, "target": r.label, "smoothed": True, "norm": "2", "eps": r.radius,
+        {"index": r.index, "target": r.label, "smoothed": True, "norm": "2", "eps": float(np.float32(r.radius)),
          "preset": "smoothed", "clean_correct": True, "status": "survived", "distance": None,
          "distance_l2": None, "distance_linf": None, "prediction": None, "by_attack": None, "seconds": 0.1}
         for r in stored.run
