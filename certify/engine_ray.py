@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ from certify.tally import Tally
 
 #: How often a cell is tried again after the worker that had it died.
 RETRIES = 3
+#: Ray's switch for cluster networking (named after the systems on which it is off by default).
+_NETWORKING = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 #: Deaths in a row, without any result in between, after which the engine gives up.
 _HOPELESS = 50
 
@@ -81,7 +84,7 @@ class RaySampler:
         self.batch_size = local.batch_size
 
     def __enter__(self) -> RaySampler:
-        self._ray = _import_ray()
+        self._ray = _import_ray(self.engine.address)
         self._started = _connect(self._ray, self.engine)
         try:
             self._hire()
@@ -265,9 +268,26 @@ def _groups(requests: Sequence[Request], size: int) -> Iterator[list[_Cell]]:
         yield group
 
 
-def _import_ray() -> Any:
+def _import_ray(address: str | None) -> Any:
+    """Ray, kept off the network when no address is given.
+
+    A Ray node listens on every interface, also when it is told 127.0.0.1, unless its cluster
+    networking is off; that is read once, when ray is imported. So a process is either on
+    loopback or on a cluster, and one that already is the other is refused.
+    """
+    alone = address is None
+    if "ray" in sys.modules and not sys.modules["ray"].is_initialized():
+        if (os.environ.get(_NETWORKING) == "0") != alone:
+            raise InvalidSetting(
+                f"Ray cannot be kept {'off' if alone else 'on'} the network in this process",
+                why=f"it was imported before with its networking {'on' if alone else 'off'}",
+                remedy=f"set {_NETWORKING}=0 before importing ray, or give --address of a cluster"
+                if alone
+                else "run this in a process of its own",
+            )
+    elif "ray" not in sys.modules and alone:
+        os.environ[_NETWORKING] = "0"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a proof needs no telemetry
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError as missing:
@@ -283,17 +303,27 @@ def _connect(ray: Any, engine: RayEngine) -> bool:
     """Join or start a cluster; whether this call started it (and must end it)."""
     if ray.is_initialized():
         return False
-    quiet = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
+    quiet = {"log_to_driver": False, "logging_level": "error"}
     if engine.address is not None:
         _knock(engine.address)  # Ray itself would knock for minutes
     try:
-        if engine.address is None:
-            cpus = engine.workers or os.cpu_count() or 1
-            ray.init(address="local", num_cpus=cpus, _node_ip_address="127.0.0.1", **quiet)
-        else:
-            ray.init(address=engine.address, log_to_driver=False, logging_level="error")
+        if engine.address is not None:
+            ray.init(address=engine.address, **quiet)
+            return True
+        cpus = engine.workers or os.cpu_count() or 1
+        ray.init(
+            address="local", num_cpus=cpus, _node_ip_address="127.0.0.1", include_dashboard=False, **quiet
+        )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as cause:
         raise _unreachable(engine.address or "this machine", cause) from cause
+    places = {node["NodeManagerAddress"] for node in ray.nodes()}
+    if places != {"127.0.0.1"}:
+        ray.shutdown()
+        raise InvalidSetting(
+            "Ray could not be kept off the network",
+            why=f"its node has the address {', '.join(sorted(places))}",
+            remedy="use another release of Ray, or a cluster on a private network with --address",
+        )
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import random
 import sys
 from types import SimpleNamespace
@@ -31,7 +32,8 @@ class RayTaskError(RayError):
 class FakeRay:
     """The handful of Ray calls the engine makes; ``deadly(requests)`` says which calls kill a worker."""
 
-    def __init__(self, deadly=lambda requests: False, cpus=8, seed=0):
+    def __init__(self, deadly=lambda requests: False, cpus=8, seed=0, place="127.0.0.1"):
+        self.place = place
         self.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
         self.deadly, self.cpus, self.rng = deadly, cpus, random.Random(seed)
         self.calls, self.born, self.killed, self.up = [], 0, 0, False
@@ -44,6 +46,9 @@ class FakeRay:
 
     def shutdown(self):
         self.up = False
+
+    def nodes(self):
+        return [{"NodeManagerAddress": self.place}]
 
     def cluster_resources(self):
         return {"CPU": self.cpus}
@@ -102,11 +107,20 @@ def certify(engine=None, **options):
     return smoothed.certify(x, **options)
 
 
+def without_ray(real):
+    def load(name, *args, **kwargs):
+        if name == "ray":
+            raise ImportError("No module named 'ray'")
+        return real(name, *args, **kwargs)
+
+    return load
+
+
 @pytest.fixture
 def cluster(monkeypatch):
     def use(**options):
         fake = FakeRay(**options)
-        monkeypatch.setattr("certify.engine_ray._import_ray", lambda: fake)
+        monkeypatch.setattr("certify.engine_ray._import_ray", lambda address: fake)
         return fake
 
     return use
@@ -198,7 +212,9 @@ def test_what_cannot_be_used_is_named_and_writes_nothing(cluster, monkeypatch, t
     with pytest.raises(InvalidSetting, match="no answer"):
         certify(RayEngine(), store=tmp_path / "run")
     monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, "ray", None)
+    for name in [name for name in sys.modules if name.split(".")[0] == "ray"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("builtins.__import__", without_ray(builtins.__import__))
     with pytest.raises(MissingExtra, match=r"certify-robustness\[ray\]"):
         certify(RayEngine(), store=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -221,3 +237,21 @@ def test_counts_are_integers_of_the_request_shape(cluster):
     cluster()
     run = certify(RayEngine(workers=2))
     assert all(sum(r.counts) == 300 for r in run)
+
+
+def test_a_cluster_that_would_be_on_the_network_is_ended(cluster, tmp_path):
+    fake = cluster(place="10.1.2.3")
+    with pytest.raises(InvalidSetting, match=r"address 10\.1\.2\.3"):
+        certify(RayEngine(workers=1), store=tmp_path / "run")
+    assert not fake.up
+    assert fake.born == 0
+
+
+@pytest.mark.parametrize(("switch", "address", "named"), [(None, None, "off"), ("0", "10.0.0.1:6379", "on")])
+def test_ray_imported_for_the_other_purpose_is_refused(monkeypatch, switch, address, named):
+    monkeypatch.setitem(sys.modules, "ray", FakeRay())
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
+    if switch is not None:
+        monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", switch)
+    with pytest.raises(InvalidSetting, match=f"cannot be kept {named} the network"):
+        certify(RayEngine(workers=1, address=address))

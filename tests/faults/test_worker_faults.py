@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import signal
@@ -12,10 +13,11 @@ import pytest
 import torch
 
 from certify import Smoothed, Status
-from certify.engine_ray import RayEngine
+from certify.engine_ray import RayEngine, _connect, _import_ray
 from certify.store import records_digest
 
-ray = pytest.importorskip("ray")
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("the ray extra is not installed", allow_module_level=True)
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 INPUTS, POISON = 12, 10
@@ -49,39 +51,53 @@ def certify(engine=None, *, armed=False, seed=0, n=1000, **options):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """One small cluster for the module: starting one per test is most of the time."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(
-        num_cpus=2,
-        _node_ip_address="127.0.0.1",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-    )
+    """One small cluster for the module, started as the engine starts it: that is most of the time."""
+    ray = _import_ray(None)
+    assert _connect(ray, RayEngine(workers=2))
     yield
     ray.shutdown()
 
 
-def own_workers() -> list[int]:
-    """Worker processes below this one: nobody else's may be touched."""
-    parents, found = {}, []
+def family() -> dict[int, str]:
+    """This process and everything below it, by id: nobody else's may be touched."""
+    parents, titles = {}, {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 stat = (folder / "stat").read_text()
-                title = (folder / "cmdline").read_bytes()
+                titles[int(folder.name)] = (folder / "cmdline").read_bytes().decode("utf-8", "replace")
             except OSError:
                 continue
             parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
-            if title.startswith(b"ray::_Worker"):
-                found.append(int(folder.name))
 
     def ours(pid: int) -> bool:
         while pid in parents and pid != os.getpid():
             pid = parents[pid]
         return pid == os.getpid()
 
-    return [pid for pid in found if ours(pid)]
+    return {pid: title for pid, title in titles.items() if ours(pid)}
+
+
+def own_workers() -> list[int]:
+    return [pid for pid, title in family().items() if title.startswith("ray::_Worker")]
+
+
+def open_doors() -> set[str]:
+    """Addresses (hexadecimal, as the kernel writes them) on which this process family listens."""
+    sockets = set()
+    for pid in family():
+        try:
+            links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+        except OSError:
+            continue
+        sockets |= {link[8:-1] for link in links if link.startswith("socket:[")}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            columns = line.split()
+            if columns[3] == "0A" and columns[9] in sockets:
+                found.add(columns[1].split(":")[0])
+    return found
 
 
 class Assassin(threading.Thread):
@@ -110,6 +126,12 @@ class Assassin(threading.Thread):
         self.join()
 
 
+def test_a_private_cluster_listens_on_loopback_only(cluster):
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    assert open_doors(), "a running cluster listens somewhere"
+    assert open_doors() <= loopback
+
+
 def test_killed_workers_change_nothing(cluster):
     expected = records_digest(certify(n=4000))
     with Assassin(limit=1, pause=0.2, seed=1) as assassin:
@@ -134,8 +156,8 @@ def test_an_input_that_kills_its_workers_fails_alone_and_is_tried_again(cluster,
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_any_number_of_workers_gives_the_serial_digest(workers):
-    if ray.is_initialized():
-        ray.shutdown()
+    ray = _import_ray(None)
+    ray.shutdown()
     assert records_digest(certify(RayEngine(workers=workers))) == records_digest(certify())
     assert not ray.is_initialized(), "the engine leaves a cluster behind"
 
