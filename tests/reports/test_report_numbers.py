@@ -146,9 +146,9 @@ def test_certified_accuracy_is_that_of_the_run():
 def challenge_of(stored) -> list[dict]:
     """One outcome per certified ball: attacked within its own radius, towards leaving its class."""
     return [
-        {"index": r.index, "target": r.label, "smoothed": True, "norm": "2", "eps": float(np.float32(r.radius)),
-         "preset": "smoothed", "clean_correct": True, "status": "survived", "distance": None,
-         "distance_l2": None, "distance_linf": None, "prediction": None, "by_attack": None, "seconds": 0.1}
+        {"index": r.index, "target": r.label, "smoothed": True, "norm": "2",
+         "eps": float(np.float32(r.radius)), "preset": "smoothed", "clean_correct": True, "status": "survived",
+         "distance": None, "distance_l2": None, "distance_linf": None, "prediction": None, "seconds": 0.1}
         for r in stored.run
         if r.certified and r.radius > 0
     ]  # fmt: skip
