@@ -260,13 +260,23 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--small", action="store_true", help="20 inputs and short loops")
-    parser.add_argument("--data", default="mnist", help="mnist (needs its files) or digits")
+    parser.add_argument("--data", default=None, help="default: mnist where its files are, else digits")
     parser.add_argument("--inputs", type=int, default=200)
     parser.add_argument("--skip", type=int, default=0)
     parser.add_argument("--timed", type=int, default=4, help="inputs on which the slow loops are timed")
     parser.add_argument("--cache", default="runs/benchmarks", help="where the trained networks are kept")
     parser.add_argument("--out", default=None, help="JSON file to write")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.data = options.data or _available()
+    return options
+
+
+def _available() -> str:
+    try:
+        certify.data.load("mnist", limit=1)
+    except certify.CertifyError:
+        return "digits"
+    return "mnist"
 
 
 if __name__ == "__main__":

@@ -130,6 +130,7 @@ def radius(
         common.print_json(result)
     else:
         summary.show(result)
+    _refuse_overlaps(run, dataset)
     if challenge:
         attack.challenge(smoothed, run, part, place, seed=seed + 1)
     if missed := summary.unmet(run, gates):
@@ -198,6 +199,20 @@ def _certify(
             **asked,
         )
     return run, len(done)
+
+
+def _refuse_overlaps(run: Run, dataset: Dataset) -> None:
+    """Two balls that meet must not carry different classes: it would refute one of them."""
+    import torch
+
+    from certify.overlaps import refuse_overlaps
+
+    if run.settings["norm"] not in ("1", "2", "inf"):
+        return
+    place = {int(id): i for i, id in enumerate(dataset.ids)}
+    here = [r for r in run if r.index in place]
+    rows = torch.tensor([place[r.index] for r in here], dtype=torch.int64)
+    refuse_overlaps(dataset.x[rows], here, norm=run.settings["norm"])
 
 
 def _note(done: list[Any], samples: int, elapsed: float) -> str:

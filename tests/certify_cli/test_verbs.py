@@ -122,3 +122,24 @@ def test_help_imports_nothing_heavy():
     began = time.perf_counter()
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
     print(f"certify --help took {time.perf_counter() - began:.2f} s")
+
+
+def test_overlapping_balls_of_different_classes_fail_the_run(cli, tmp_path):
+    """A liar certified under floating-point noise: the two images are closer than their radii reach."""
+    import numpy as np
+    import torch
+
+    from tests import certify_cli
+
+    x = np.zeros((2, 1, 28, 28), np.float32)
+    x[1] += 1 / 255
+    np.savez(tmp_path / "pair.npz", x=x, y=np.array([0, 1]))
+    torch.save({"unused": torch.zeros(1)}, tmp_path / "liar.pt")
+    name = f"{certify_cli.__name__}.liar:factory"
+    asked = ("radius", "-m", tmp_path / "liar.pt", "-s", 0.25, "--data", tmp_path / "pair.npz")
+    asked += ("--arch", name, "--grid", 1 / 255, "--n-max", 2000)
+    lied = cli(*asked, "--noise", "gaussian", "--out", tmp_path / "lied")
+    assert lied.exit_code == 1
+    assert "contradict each other" in lied.stderr
+    sound = cli(*asked, "--out", tmp_path / "sound")
+    assert sound.exit_code == 0, sound.output
