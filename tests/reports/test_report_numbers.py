@@ -147,7 +147,7 @@ def challenge_of(stored) -> list[dict]:
     """One outcome per certified ball: attacked within its own radius, towards leaving its class."""
     return [
         {"index": r.index, "target": r.label, "smoothed": True, "norm": "2",
-         "eps": float(np.float32(r.radius)), "preset": "smoothed", "clean_correct": True, 
+         "eps": float(np.float32(r.radius)), "preset": "smoothed", "clean_correct": True,
          "status": "survived",
          "distance": None, "distance_l2": None, "distance_linf": None, "prediction": None, "seconds": 0.1}
         for r in stored.run
