@@ -38,8 +38,9 @@ def rank_correlations(
 ) -> list[RankCorrelation]:
     """tau of every measure with the measured gaps, strongest first.
 
-    The interval is the percentile bootstrap over networks. A measure that is constant or not
-    finite somewhere has no ranking and is left out. Reference: Kendall 1938; Jiang et al., ICLR 2020.
+    The interval is the percentile bootstrap over networks. A network on which a measure is not finite
+    is left out of that measure's ranking (``networks`` counts the rest); a measure that is constant,
+    or finite on fewer than four networks, has no ranking. Reference: Kendall 1938; Jiang et al., ICLR 2020.
     """
     gap = np.asarray(gaps, dtype=np.float64)
     if len(gap) < 4 or not np.isfinite(gap).all():
@@ -49,7 +50,6 @@ def rank_correlations(
             remedy="train more networks",
         )
     rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(gap), size=(resamples, len(gap)))
     rows = []
     for name, values in measures.items():
         measure = np.asarray(values, dtype=np.float64)
@@ -59,12 +59,15 @@ def rank_correlations(
                 why="each network needs one value of each measure",
                 remedy="leave the measure out, or compute it for every network",
             )
-        if not np.isfinite(measure).all() or np.ptp(measure) == 0:
+        known = np.isfinite(measure)
+        if known.sum() < 4 or np.ptp(measure[known]) == 0:
             continue
-        tau, p_value = _kendall(measure, gap)
-        taus = np.array([_kendall(measure[p], gap[p])[0] for p in picks])
+        ranked, target = measure[known], gap[known]
+        tau, p_value = _kendall(ranked, target)
+        picks = rng.integers(0, len(target), size=(resamples, len(target)))
+        taus = np.array([_kendall(ranked[p], target[p])[0] for p in picks])
         low, high = np.nanquantile(taus, [(1 - level) / 2, (1 + level) / 2])
-        rows.append(RankCorrelation(name, tau, float(low), float(high), p_value, len(gap), level))
+        rows.append(RankCorrelation(name, tau, float(low), float(high), p_value, len(target), level))
     return sorted(rows, key=lambda r: -abs(r.tau))
 
 

@@ -145,8 +145,8 @@ def tau_forest(rows: Sequence[RankCorrelation]) -> Figure:
         axes.plot(row.tau, -k, marker="s", ms=6, color=COLOURS[0])
     axes.axvline(0.0, color="black", lw=0.8, ls=":")
     axes.set_yticks([-k for k in range(len(rows))], [row.measure for row in rows])
-    networks = rows[0].networks if rows else 0
-    axes.set(xlim=(-1, 1), xlabel=f"Kendall's tau with the measured gap, {networks} networks")
+    networks = max((row.networks for row in rows), default=0)
+    axes.set(xlim=(-1, 1), xlabel=f"Kendall's tau with the measured gap, up to {networks} networks")
     return figure
 
 

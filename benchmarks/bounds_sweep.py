@@ -132,7 +132,7 @@ def measures(model: nn.Module, start, data, bounds, generator: torch.Generator) 
 
 
 def report(networks: list[dict[str, Any]], taus) -> str:
-    counts = collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
     for network in networks:
         counts.update(network["status"])
     refuted = sum(n["printed_refuted"] for n in networks)
@@ -143,7 +143,9 @@ def report(networks: list[dict[str, Any]], taus) -> str:
     names = {name for n in networks for name in n["bounds"]}
     for name in sorted(names, key=lambda k: median([n["bounds"].get(k) for n in networks])):
         lines.append(f"  median {median([n['bounds'].get(name) for n in networks]):8.3f}  {name}")
-    lines += [f"  tau {t.tau:+.2f} [{t.low:+.2f}, {t.high:+.2f}]  {t.measure}" for t in taus]
+    lines += [
+        f"  tau {t.tau:+.2f} [{t.low:+.2f}, {t.high:+.2f}]  {t.measure} ({t.networks} networks)" for t in taus
+    ]
     return "\n".join(lines)
 
 

@@ -212,10 +212,12 @@ def test_rank_correlation_finds_the_order_it_was_given():
     rng = np.random.default_rng(0)
     gaps = rng.normal(size=40)
     measures = {"same": gaps**3, "noise": rng.normal(size=40), "flat": np.ones(40), "minus": -gaps}
+    measures["partly"] = np.where(np.arange(40) < 10, np.nan, gaps)
     rows = {r.measure: r for r in rank_correlations(measures, gaps, resamples=300)}
     assert rows["same"].tau == 1.0
     assert rows["minus"].tau == -1.0
     assert rows["noise"].low < 0 < rows["noise"].high
     assert "flat" not in rows
+    assert (rows["partly"].tau, rows["partly"].networks) == (1.0, 30)
     with pytest.raises(InvalidInput):
         rank_correlations({"a": [1, 2]}, gaps)
