@@ -38,6 +38,7 @@ def challenge(
     ``run.contradictions(...)`` of the result must be empty. Raises InvalidInput when an input of
     the run is missing, or nothing was certified.
     """
+    notify = None if on_outcome is None else (lambda o: on_outcome(_at_the_input(o)))
     names = list(range(len(x))) if ids is None else [int(i) for i in ids]
     place = {name: k for k, name in enumerate(names)}
     claims = [r for r in run if r.certified and r.radius > 0]
@@ -47,7 +48,7 @@ def challenge(
     outcomes = attack_each(
         g, torch.as_tensor(x)[rows], torch.tensor([r.label for r in claims]),
         eps=[r.radius for r in claims], threat=threat, preset="smoothed", seed=seed, budget=budget,
-        progress=progress, ids=[r.index for r in claims], known=known, on_outcome=on_outcome,
+        progress=progress, ids=[r.index for r in claims], known=known, on_outcome=notify,
     )  # fmt: skip
     return AttackRun([_at_the_input(o) for o in outcomes], threat, "smoothed")
 

@@ -30,7 +30,13 @@ def provenance(path: Path, network: Any, dataset: Dataset, *, skip: int, limit: 
             "arguments": dict(header.arguments) if header else None,
             "digest": tensor_digest(network.state_dict()),
         },
-        "data": {"name": dataset.name, "split": dataset.split, "limit": limit, "skip": skip},
+        "data": {
+            "name": dataset.name,
+            "split": dataset.split,
+            "classes": list(dataset.classes),
+            "limit": limit,
+            "skip": skip,
+        },
         "versions": {
             "certify": certify.__version__,
             "torch": torch.__version__,
