@@ -39,6 +39,8 @@ class RiskBounds(Claim):
             return self.row(quantity, "undetermined", theory=value, note=note, **own)
         violated = low > value
         status = "violated" if violated else "holds" if high <= value else "undetermined"
+        if status == "undetermined":
+            own["note"] = "the interval of the measured risk reaches beyond the bound"
         return self.row(
             quantity, status, theory=value, measured=measured, low=low, high=high, slack=value - measured,
             violations=int(violated), checked=1, **own,
