@@ -33,6 +33,9 @@ def recompute(stored: StoredRun) -> Iterator[Found]:
     mode = settings.get("mode")
     scores = settings.get("scores", "votes")
     records = [r for r in stored.run if r.status is not Status.FAILED]
+    if mode == "imported":
+        yield "bounds", False, "an imported log holds radii without the votes behind them"
+        return
     if scores in _SOFT:
         yield _all("bounds", records, lambda r: _SOFT[scores](r, settings))
         if scores == "soft":

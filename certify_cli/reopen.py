@@ -37,7 +37,13 @@ def reopen(
     from certify.errors import EvidenceFails
 
     stored = common.run_directory(run)
-    described = stored.settings["model"]
+    described = stored.settings.get("model")
+    if not described:
+        raise EvidenceFails(
+            f"{run} does not say which model it certified",
+            why="it was imported from a log, or written without the command's settings",
+            remedy="certify the model again with `certify radius --model`",
+        )
     path = model or Path(described["path_name"])
     network = certify.load(path, device=common.pick_device(device), **architecture(path, described))
     digest = tensor_digest(network.state_dict())

@@ -89,7 +89,7 @@ def _digest(run: Path, model: Path) -> str:
     from certify.checkpoints import tensor_digest
     from certify_cli.reopen import architecture
 
-    described = common.run_directory(run).settings["model"]
+    described = common.run_directory(run).settings.get("model") or {}
     return tensor_digest(certify.load(model, **architecture(model, described)).state_dict())
 
 

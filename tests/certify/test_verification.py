@@ -159,6 +159,12 @@ def rewrite(path, old, new):
         ("manifest", lambda p: rewrite(p / "manifest.json", '"alpha": 0.001', '"alpha": 0.0001'), "alpha"),
         ("manifest", lambda p: rewrite(p / "manifest.json", "a" * 64, "f" * 64), "model"),
         ("manifest", lambda p: rewrite(p / "manifest.json", '"certified": ', '"certified": 1'), "certified"),
+        ("manifest", lambda p: rewrite(p / "manifest.json", "certify radius", "certify demo"), "settings"),
+        (
+            "manifest",
+            lambda p: rewrite(p / "manifest.json", '"batch_size": 100', '"batch_size": 7'),
+            "settings",
+        ),
         ("manifest schema", lambda p: rewrite(p / "manifest.json", "in-toto.io", "example.org"), "_type"),
         ("manifest", lambda p: (p / "manifest.json").write_text("{"), "cannot be read"),
         ("manifest", lambda p: (p / "manifest.json").unlink(), "cannot be read"),
