@@ -131,6 +131,7 @@ def radius(
     else:
         summary.show(result)
     _refuse_overlaps(run, dataset)
+    _keep_maps(network, run, dataset, place)
     if challenge:
         attack.challenge(smoothed, run, part, place, seed=seed + 1)
     if missed := summary.unmet(run, gates):
@@ -213,6 +214,20 @@ def _refuse_overlaps(run: Run, dataset: Dataset) -> None:
     here = [r for r in run if r.index in place]
     rows = torch.tensor([place[r.index] for r in here], dtype=torch.int64)
     refuse_overlaps(dataset.x[rows], here, norm=run.settings["norm"])
+
+
+def _keep_maps(network: Any, run: Run, dataset: Dataset, place: Path) -> None:
+    """For networks with a diffusion-advection layer: its coefficients on the first input, for the report."""
+    from torch import nn
+
+    import reports
+    from certify.store import open_run
+    from pdenets.global_nets import coefficient_maps
+
+    layers = coefficient_maps(network, dataset.x[:1]) if isinstance(network, nn.Module) else []
+    if layers:
+        with open_run(place, run.settings, run.guarantee) as store:
+            store.put_document("maps", reports.maps_document(layers))
 
 
 def _note(done: list[Any], samples: int, elapsed: float) -> str:
