@@ -135,7 +135,7 @@ def tensor_digest(state_dict: Mapping[str, Tensor]) -> str:
         tensor = state_dict[name].detach().cpu().contiguous()
         kind = str(tensor.dtype).removeprefix("torch.")
         sha.update(f"{json.dumps(name)} {kind} {list(tensor.shape)}\n".encode())
-        sha.update(tensor.flatten().view(torch.uint8).numpy())
+        sha.update(tensor.flatten().view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 
