@@ -17,13 +17,18 @@ from attacks.threat import Threat
 
 @dataclass(frozen=True)
 class Job:
-    """The settings of one call. ``notify(stage, correct, survived)`` speaks about the batch at work."""
+    """The settings of one call. ``notify(stage, correct, survived)`` speaks about the batch at work.
+
+    ``certified``: the labels are certified classes, so a smoothed input is attacked even where the
+    prediction test abstains on it.
+    """
 
     threat: Threat
     preset: str
     seed: int
     budget: Budget
     notify: Callable[[str, int, int], None]
+    certified: bool = False
 
 
 @dataclass

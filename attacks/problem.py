@@ -36,7 +36,7 @@ class Problem:
            seed: int, ids=None, classes: int, rows: int = 2048) -> Problem:  # fmt: skip
         """The problem on all inputs; ``eps`` one size or one per input."""
         n = len(x)
-        exact = torch.as_tensor(eps, dtype=torch.float64).expand(n)
+        exact = torch.as_tensor(eps, dtype=torch.float64).cpu().expand(n)
         sizes = exact.to(x.dtype)
         # Rounded down: a ball must not grow when its size is stored in single precision.
         sizes = torch.where(sizes.double() > exact, torch.nextafter(sizes, torch.zeros_like(sizes)), sizes)

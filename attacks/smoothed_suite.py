@@ -20,7 +20,7 @@ def attack_smoothed(g: Any, problem: Problem, job: Job) -> list[AttackOutcome]:
 
     ``problem.x`` must lie where the smoothed classifier is defined; candidates are moved there
     before they are judged. An input whose own class the prediction test cannot establish counts as
-    a clean error.
+    a clean error, unless it was certified.
     """
     ids, budget = problem.streams.ids, job.budget
     confirmer = Confirmer(
@@ -29,7 +29,10 @@ def attack_smoothed(g: Any, problem: Problem, job: Job) -> list[AttackOutcome]:
     )  # fmt: skip
     answers = confirmer.clean(problem.x, ids)
     target = problem.y.tolist()
-    tally = Tally(job, problem, True, [a.label == t for a, t in zip(answers, target, strict=True)])
+    correct = [
+        a.label == t or (job.certified and a.label is None) for a, t in zip(answers, target, strict=True)
+    ]
+    tally = Tally(job, problem, True, correct)
     for i, answer in enumerate(answers):
         if not tally.correct[i]:
             tally.facts[i] = {"details": {"label": answer.label, "counts": [int(c) for c in answer.counts]}}

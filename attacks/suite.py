@@ -65,7 +65,7 @@ def attack_each(
     device: torch.device | str | None = None, known: Mapping[int, AttackOutcome] | None = None,
     on_outcome: Callable[[AttackOutcome], None] | None = None,
 ) -> AttackRun:  # fmt: skip
-    """``attack`` with one size per input (``eps`` (n,)), for balls that differ, such as certified ones."""
+    """``attack`` with one size per input: ``eps`` are certified radii and ``y`` the certified classes."""
     smoothed = is_smoothed(model)
     check_preset(preset, threat, smoothed=smoothed)
     budget = budget or Budget()
@@ -87,12 +87,14 @@ def attack_each(
                 truth = (
                     labels[part].to(rows.device) if labels is not None else _own(model, base, rows, part_ids)
                 )
-                sizes = (threat.eps or 0.0) if eps is None else torch.tensor([eps[k] for k in part])
+                own = [(threat.eps or 0.0) if eps is None else eps[k] for k in part]
+                sizes = torch.tensor(own, dtype=torch.float64)
                 problem = Problem.of(
                     Oracle(base, len(part)), rows, truth, eps=sizes, p=threat.p, box=threat.box,
                     seed=seed, ids=part_ids, classes=classes, rows=budget.rows,
                 )  # fmt: skip
-                job = Job(threat, preset, seed, budget, _notifier(report, found_by_id, len(names)))
+                notify = _notifier(report, found_by_id, len(names))
+                job = Job(threat, preset, seed, budget, notify, certified=eps is not None)
                 found = attack_smoothed(model, problem, job) if smoothed else attack_base(judge, problem, job)
                 for outcome in found:
                     found_by_id[outcome.index] = outcome

@@ -60,9 +60,17 @@ def test_a_wrong_class_is_exposed_at_the_input_itself(certified):
     liar = Run(
         [dataclasses.replace(r, label=1 - r.label) if r.certified else r for r in run], run.settings, ""
     )
-    tried = challenge(g, liar, x, seed=1, budget=BUDGET)
-    assert {o.status for o in tried} == {AttackStatus.BROKEN}
+    seen = []
+    tried = challenge(g, liar, x, seed=1, budget=BUDGET, on_outcome=seen.append)
+    assert {o.status for o in tried} == {o.status for o in seen} == {AttackStatus.BROKEN}
     assert len(liar.contradictions(tried)) == len(tried)
+
+
+def test_a_ball_is_attacked_even_where_the_prediction_abstains(certified):
+    g, x, _, run = certified
+    few = Budget(confirm_samples=4)  # four samples never reach the level of a prediction
+    tried = challenge(g, run, x, seed=1, budget=few)
+    assert all(o.clean_correct and o.backwards > 0 for o in tried)
 
 
 def test_a_challenge_needs_the_inputs_and_something_to_attack(certified):

@@ -108,3 +108,16 @@ def test_an_unreachable_plane_gives_the_nearest_corner():
     for p in NORMS:
         move = to_hyperplane(t, w, torch.tensor([10.0]), p, (0.0, 1.0))
         assert torch.allclose(t + move, torch.tensor([[0.0, 1.0]]))
+
+
+def test_a_ball_does_not_grow_when_its_size_is_stored():
+    from attacks.oracle import Oracle
+    from attacks.problem import Problem
+
+    x, y = torch.zeros(3, 2), torch.zeros(3, dtype=torch.long)
+    sizes = torch.tensor([0.1, 0.7, 1e-3], dtype=torch.float64)  # the first and last round up in float32
+    problem = Problem.of(
+        Oracle(torch.nn.Identity(), 3), x, y, eps=sizes, p=2.0, box=(0.0, 1.0), seed=0, classes=2
+    )
+    assert (problem.eps.double() <= sizes).all()
+    assert torch.allclose(problem.eps.double(), sizes, rtol=1e-6)
