@@ -25,7 +25,7 @@ Model = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option("--data", help="Data set name or .npz file. Default: the one in the checkpoint's header."),
+    typer.Option("--data", help="Name, .npz file or image folder. Default: the checkpoint's data set."),
 ]
 DataRoot = Annotated[
     Path | None,

@@ -23,7 +23,7 @@ def train(
     arch: Annotated[
         str, typer.Option("--arch", help="Architecture: a name (see --list), or module:factory.")
     ] = "convection-diffusion",
-    data: Annotated[str, typer.Option("--data", help="Data set name or .npz file.")] = "digits",
+    data: Annotated[str, typer.Option("--data", help="Data set name, .npz file or image folder.")] = "digits",
     out: Annotated[Path | None, typer.Option("--out", help="Checkpoint to write.")] = None,
     sigma: Annotated[
         float, typer.Option("--sigma", "-s", help="Noise the model will be certified under.")
