@@ -103,13 +103,17 @@ class Evidence:
         """By input: the nearest confirmed adversarial example against the smoothed classifier.
 
         Only outcomes whose class differs from the certified one count: they are the ones that a
-        radius has to stay below.
+        radius has to stay below. ``distance_l2`` and ``distance_linf`` are known for every outcome;
+        ``distance`` is in the threat's own norm and counts only where that is the run's norm.
         """
+        own = str(self.settings.get("norm", "2"))
         labels = {r.index: r.label for r in self.records if r.certified}
         nearest: dict[int, Mapping[str, Any]] = {}
         for outcome in self.attacks:
             index = outcome.get("index")
             if index not in labels or not outcome.get("smoothed") or outcome.get("status") != "broken":
+                continue
+            if key == "distance" and str(outcome.get("norm")) != own:
                 continue
             distance, found = outcome.get(key), outcome.get("prediction")
             if distance is None or found is None or found == labels[index]:
