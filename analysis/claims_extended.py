@@ -10,7 +10,7 @@ from scipy import special
 from analysis.ledger import Claim, Evidence, LedgerRow
 from certify.effective_sigma import effective_sigma, effective_sigma_sde
 
-_DISTANCE = {"1": "distance", "2": "distance_l2", "inf": "distance_linf"}
+_DISTANCE = {"2": "distance_l2", "inf": "distance_linf"}
 
 
 class _RunClaim(Claim):
@@ -186,8 +186,8 @@ def certificate_row(
     certified = [r for r in evidence.records if r.certified]
     if not certified:
         return claim.undetermined(quantity, "no certified input")
-    nearest = evidence.distances(key or _DISTANCE.get(str(evidence.settings.get("norm", "2")), "distance"))
     field = key or _DISTANCE.get(str(evidence.settings.get("norm", "2")), "distance")
+    nearest = evidence.distances(field)
     cases = [(rescale(r.radius), float(nearest[r.index][field]), r) for r in certified if r.index in nearest]
     if not cases:
         return claim.undetermined(quantity, "no confirmed attack to compare with")

@@ -162,6 +162,14 @@ def test_linf_radius_is_compared_in_linf():
     assert row.claim("T10")[-1].status == "violated"
 
 
+def test_an_l1_run_is_compared_with_l1_attacks_only():
+    run = run_of_kind(norm="1", noise="laplace")
+    other = ledger(run, attacks=[broken(2, 0.01)])  # an l2 distance says little about l1
+    assert other.claim("T10")[0].status == "undetermined"
+    own = ledger(run, attacks=[broken(2, 0.01) | {"norm": "1"}])
+    assert own.claim("T10")[0].status == "violated"
+
+
 def test_residual_gap_of_a_stored_run_decides_the_trained_diffusion_claim():
     from types import SimpleNamespace
 
