@@ -13,13 +13,13 @@ out. It is the same for one session or many, serial or sharded, local or on a cl
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -232,17 +232,16 @@ class RunStore:
     def close(self) -> None:
         """Fold the log into one plain file (readable from read-only media) and give up the lock."""
         try:
-            with explained(self.path):
-                try:
-                    self._db.execute("PRAGMA journal_mode=DELETE")
-                except sqlite3.OperationalError as busy:
-                    if busy.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                        raise
+            # Where it cannot be folded (a reader is at work, the disk is full) the log stays beside
+            # the database: nothing is lost, and the next session folds it.
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("PRAGMA journal_mode=DELETE")
+            with contextlib.suppress(sqlite3.Error):
                 self._db.close()
         finally:
             self._lock.release()
 
-    @contextmanager
+    @contextlib.contextmanager
     def _transaction(self, db: sqlite3.Connection | None = None) -> Iterator[sqlite3.Connection]:
         db = db or self._db
         with explained(self.path):

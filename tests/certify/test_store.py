@@ -411,3 +411,17 @@ def test_merge_keeps_the_boundaries_and_refuses_two_kinds(tmp_path):
     assert read_run(tmp_path / "out").documents == {PLAN: {"looks": [8]}}
     with pytest.raises(RunConflict, match="other boundaries"):
         merge([tmp_path / "a", tmp_path / "c"], tmp_path / "two")
+
+
+def test_closing_beside_a_reader_loses_nothing(tmp_path):
+    store = open_run(tmp_path, settings(), GUARANTEE)
+    store.add(record(0))
+    reader = sqlite3.connect(tmp_path / "records.sqlite", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM records").fetchone()
+    store.close()
+    assert len(read_run(tmp_path).run) == 1
+    reader.close()
+    fill(tmp_path, [1])
+    assert len(read_run(tmp_path).run) == 2
+    assert not (tmp_path / "records.sqlite-wal").exists()
