@@ -52,8 +52,8 @@ def random_search(
     """The lowest-margin point found with ``queries`` forward passes per input.
 
     Windows are common to all inputs (keyed by the seed), signs are each input's own. l_inf: a
-    window moves to a face of the ball. l_2: a window receives its pattern and the mass of a second
-    window, so the norm stays eps. l_1: a few coordinates receive mass, the others give it.
+    window moves to a face of the ball. Otherwise a window receives its pattern and the mass of a
+    second window, so that the norm stays eps.
     Returns (rows, *shape).
     """
     device, p = problem.x.device, problem.p
@@ -88,7 +88,7 @@ def _plan(
     for query in queries:
         fraction = share / 2 ** sum(query > h for h in HALVINGS)
         first = windows.draw(fraction, p, rng)
-        pairs.append((first, windows.draw(fraction, p, rng) if p == 2 else first))
+        pairs.append((first, first if math.isinf(p) else windows.draw(fraction, p, rng)))
     indices = torch.cat([w.index.flatten() for pair in pairs for w in pair]).to(device)
     patterns = torch.cat([first.pattern for first, _ in pairs]).to(device)
     parts = indices.split([w.index.numel() for pair in pairs for w in pair])
@@ -135,10 +135,8 @@ class _State:
         if math.isinf(p):
             face = torch.where(signs[:, :, None], self.high[:, index], self.low[:, index])
             tried = self.best.index_copy(1, index.flatten(), face.flatten(1))
-        elif p == 2:
-            tried = self._moved_mass(index, pattern, second, signs)
         else:
-            tried = self._sparse(index, pattern, signs)
+            tried = self._moved_mass(index, pattern, second, signs)
         scores = self.part.oracle.scores(tried.view_as(self.part.x))
         value = margin(scores, self.part.y)
         better = value < self.lowest
@@ -147,25 +145,19 @@ class _State:
         self.won = self.won | decided(value, scores)
 
     def _moved_mass(self, index: Tensor, pattern: Tensor, second: Tensor, signs: Tensor) -> Tensor:
-        center, eps = self.part.x.flatten(1), self.part.eps[:, None]
+        center, eps, p = self.part.x.flatten(1), self.part.eps[:, None], self.part.p
         delta = self.best - center
-        square = delta.square()
+        power = delta.abs() ** p
         mask = torch.zeros(center.shape[1], dtype=torch.bool, device=center.device)
         mask[second.flatten()] = True
         mask[index.flatten()] = True
-        spare = (eps.square() - square.sum(1, keepdim=True)).clamp_min(0.0) / len(index)
+        spare = (eps**p - power.sum(1, keepdim=True)).clamp_min(0.0) / len(index)
         old = delta[:, index]
-        # Squared norm the new window may take: its own, the second window's, and what the box had cut off.
-        held = (square * mask).sum(1, keepdim=True) / len(index)
+        # What the new window may take: its own mass, the second window's, and what the box had cut off.
+        held = (power * mask).sum(1, keepdim=True) / len(index)
         fresh = torch.where(signs, 1.0, -1.0).to(center)[:, :, None] * pattern
-        shape = unit(fresh.flatten(0, 1), 2) + unit(old.flatten(0, 1), 2)
-        new = unit(shape, 2).view_as(old) * (spare + held).sqrt()[:, :, None]
+        shape = unit(fresh.flatten(0, 1), p) + unit(old.flatten(0, 1), p)
+        new = unit(shape, p).view_as(old) * ((spare + held) ** (1 / p))[:, :, None]
         delta = delta.index_fill(1, second.flatten(), 0.0)
         delta = delta.index_copy(1, index.flatten(), new.flatten(1))
-        return clip(center + unit(delta, 2) * eps, self.part.box)
-
-    def _sparse(self, index: Tensor, pattern: Tensor, signs: Tensor) -> Tensor:
-        center, eps = self.part.x.flatten(1), self.part.eps[:, None]
-        push = torch.where(signs, 1.0, -1.0).to(center)[:, :, None] * pattern
-        add = torch.zeros_like(center).index_copy(1, index.flatten(), push.flatten(1))
-        return clip(center + unit(self.best - center + unit(add, 1) * eps, 1) * eps, self.part.box)
+        return clip(center + unit(delta, p) * eps, self.part.box)

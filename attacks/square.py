@@ -41,7 +41,7 @@ class Squares:
         if math.isinf(p):
             return sign[:, :, :1].expand_as(sign).flatten(1)
         side = max(min(self.height, self.width) // 5, 1)
-        tile = bump(side).to(noise)
+        tile = bump(side, sharp=p == 1).to(noise)
         out = torch.zeros_like(sign)
         for top in range(0, self.height - side + 1, side):
             for left in range(0, self.width - side + 1, side):
@@ -57,7 +57,7 @@ class Squares:
         index = self._plane[top : top + side, left : left + side].reshape(1, -1) + self._offset
         if math.isinf(p):
             return Window(index, torch.ones(side * side))
-        pattern = bump(side)
+        pattern = bump(side, sharp=p == 1)
         return Window(index, (pattern if rng.random() < 0.5 else pattern.T).flatten())
 
 
@@ -80,13 +80,18 @@ class Coordinates:
 
 
 @lru_cache(maxsize=64)
-def bump(side: int) -> Tensor:
-    """(side, side) two opposite bumps, one above the other, with l_2 norm 1 (a single pixel is +1)."""
+def bump(side: int, *, sharp: bool = False) -> Tensor:
+    """(side, side) two opposite bumps, one above the other, with l_2 norm 1 (a single pixel is +1).
+
+    ``sharp`` raises the bumps to the fourth power: an l_1 ball rewards perturbations on few pixels.
+    """
     upper = side // 2
     out = torch.zeros(side, side)
     if upper:
         out[:upper] = _cone(upper, side)
     out[upper:] = -_cone(side - upper, side)
+    if sharp:
+        out = out.sign() * out.abs() ** 4
     return out / out.norm() * (1.0 if upper else -1.0)
 
 
