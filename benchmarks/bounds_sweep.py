@@ -38,6 +38,8 @@ SIGMA = {"digits": 0.25, "moons": 0.3}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", nargs="+", choices=list(SIGMA), default=list(SIGMA))
+    parser.add_argument("--arch", nargs="+", default=["linear", "mlp", "cnn", "convection_diffusion"])
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--draws", type=int, default=200)
@@ -57,11 +59,13 @@ def main() -> None:
 
 
 def sweep(settings: argparse.Namespace, seed: int):
-    for name, sigma in SIGMA.items():
-        test = load(name, split="test")
+    for name in settings.data:
+        sigma, test = SIGMA[name], load(name, split="test")
         for n in SIZES:
             data = load(name, split="train", limit=n)
             for architecture, training in cases(name):
+                if architecture.__name__ not in settings.arch:
+                    continue
                 yield one(settings, seed, data, test, architecture, training, sigma)
                 print(f"{name} {n} {architecture.__name__} {training}", file=sys.stderr)
 
