@@ -85,7 +85,8 @@ def _walk(
         back = _note(s, scores, problem.eps[s.owner] if within else None, p)
         s.point = _stepped(s.center, s.point, back, value, gradient, p, box)
         if within and i % 5 == 4 and not _drop(s, best, nearest, problem):
-            break
+            oracle.focus(None)
+            return best, nearest
     _note(s, oracle.scores(s.point), problem.eps[s.owner] if within else None, p)
     _collect(best, nearest, s)
     oracle.focus(None)
@@ -135,8 +136,6 @@ def _drop(s: _State, best: Tensor, nearest: Tensor, problem: Problem) -> bool:
 
 def _collect(best: Tensor, nearest: Tensor, s: _State) -> None:
     """Merge the rows' nearest points into their inputs'."""
-    if not len(s.owner):
-        return
     none = len(s.owner)
     floor = nearest.scatter_reduce(0, s.owner, s.nearest, "amin")
     rows = torch.arange(none, device=floor.device)

@@ -17,7 +17,8 @@ from attacks.problem import Problem
 
 #: The share of coordinates in a window is halved after so many queries (Andriushchenko et al. 2020).
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-_CHUNK = 250
+#: Random signs drawn at a time for each input.
+_SIGNS = 50_000
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,14 @@ def random_search(
     rng = problem.streams.shared(purpose)
     left = torch.arange(len(problem), device=device)
     state = _State.begin(problem, windows, purpose)
+    ahead = min(max(_SIGNS // windows.groups, 10), 250)
     for query in range(queries):
-        if query % _CHUNK == 0:
-            signs = state.part.streams.uniform((_CHUNK, windows.groups), f"{purpose}/{query}") >= 0.5
-            plan = _plan(windows, range(query, query + _CHUNK), share, p, rng, device)
-        index, pattern, second = plan[query % _CHUNK]
-        state.propose(index, pattern, second, signs[:, query % _CHUNK, : len(index)])
+        turn = query % ahead
+        if turn == 0:
+            signs = state.part.streams.uniform((ahead, windows.groups), f"{purpose}/{query}") >= 0.5
+            plan = _plan(windows, range(query, query + ahead), share, p, rng, device)
+        index, pattern, second = plan[turn]
+        state.propose(index, pattern, second, signs[:, turn, : len(index)])
         if query % 50 == 49 or query == queries - 1:
             best[left], lowest[left] = state.best, state.lowest
             keep = (~state.won).nonzero().squeeze(1)

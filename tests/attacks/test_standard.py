@@ -7,6 +7,11 @@ import torch
 from torch import nn
 
 from attacks import Budget, Threat, attack
+from attacks.apgd import apgd_targeted
+from attacks.fab import fab_targeted
+from attacks.oracle import Oracle
+from attacks.problem import Problem
+from attacks.square import coordinate
 from tests.attacks.models import bumpy, linear, linear_distance
 
 NORMS = [1.0, 2.0, math.inf]
@@ -207,3 +212,20 @@ def test_thorough_breaks_at_least_what_standard_breaks():
     thorough = attack(model, x, threat=threat, preset="thorough", seed=0)
     for a, b in zip(standard, thorough, strict=True):
         assert b.broken or not a.broken
+
+
+def test_a_model_is_never_asked_about_nothing():
+    """Some models cannot take an empty batch; when every row has left, no attack may evaluate one."""
+    model = linear(5, 12)
+
+    def strict(z):
+        assert len(z) > 0
+        return model(z)
+
+    x = uniform(6, 12)
+    for preset, eps in (("standard", 1e-4), ("minimal", None)):
+        assert len(attack(strict, x, threat=Threat(2, eps), preset=preset, seed=0)) == 6
+    y = model(x).argmax(1)
+    for search in (apgd_targeted, fab_targeted, coordinate):
+        everywhere = Problem.of(Oracle(strict, 6), x, y, eps=5.0, p=2.0, box=(0.0, 1.0), seed=0, classes=5)
+        assert (model(search(everywhere)).argmax(1) != y).all()
