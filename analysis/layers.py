@@ -80,12 +80,12 @@ def network_norms(model: nn.Module, input_shape: tuple[int, ...]) -> NetworkNorm
         ):
             raise _uncovered(module)
     biased = any(m.bias is not None for m in weighted)
-    x = torch.zeros(1, *input_shape)
+    x = torch.zeros(1, *input_shape).to(weighted[0].weight)
     layers: list[LayerNorms] = []
     width = math.prod(input_shape) + biased
     with torch.no_grad():
         for module in modules:
-            before, x = x, module.float()(x) if isinstance(module, nn.Linear | nn.Conv2d) else module(x)
+            before, x = x, module(x)
             if isinstance(module, nn.Linear):
                 layers.append(_dense(module, biased, last=module is weighted[-1]))
             elif isinstance(module, nn.Conv2d):

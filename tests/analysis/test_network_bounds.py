@@ -60,6 +60,14 @@ def test_dense_norms_with_the_bias_absorbed():
     assert torch.allclose(hidden.float(), net(x.float()), atol=1e-6)
 
 
+def test_the_network_that_is_measured_stays_as_it_is():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)).double()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    network_norms(net, (1, 4, 4))
+    after = net.state_dict()
+    assert all(after[k].dtype == v.dtype and torch.equal(after[k], v) for k, v in before.items())
+
+
 def test_path_norm_by_hand_and_for_two_classes():
     net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 3))
     net[0].weight.data = torch.tensor([[1.0, -2.0], [0.5, 0.0]])
