@@ -137,6 +137,16 @@ def check_gamma(gamma: float) -> float:
     return float(gamma)
 
 
+def check_slack(slack: float) -> float:
+    if not 0.0 <= slack < 1.0:
+        raise InvalidSetting(
+            f"slack = {slack!r} cannot be used",
+            why="it is the share of the attainable radius that may be given up, in [0, 1)",
+            remedy="use slack=0.05; 0 always draws n_max samples",
+        )
+    return float(slack)
+
+
 def check_probability(p: float) -> float:
     if not 0.0 <= p <= 1.0:
         raise InvalidSetting(

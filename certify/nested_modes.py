@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 
-from certify.boundaries import check_gamma, futility_boundary, plan_looks, spending
+from certify.boundaries import check_gamma, check_slack, futility_boundary, plan_looks, spending
 from certify.bounds import check_alpha
 from certify.errors import InvalidSetting
 from certify.nested import NestedTests
@@ -109,12 +109,7 @@ class Radius:
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
         check_gamma(self.gamma)
-        if not 0.0 <= self.slack < 1.0:
-            raise InvalidSetting(
-                f"slack = {self.slack!r} cannot be used",
-                why="it is the share of the attainable radius that may be given up, in [0, 1)",
-                remedy="use slack=0.05; 0 always draws n_max samples",
-            )
+        check_slack(self.slack)
         _ = self.tests
 
     @property

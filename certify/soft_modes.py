@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from certify.boundaries import plan_looks, whole
+from certify.boundaries import check_slack, plan_looks, whole
 from certify.bounds import check_alpha
 from certify.distribution import band_lower, distribution_radius, exceedances, mean_at, score_thresholds
-from certify.errors import InvalidCounts, InvalidSetting
+from certify.errors import InvalidCounts
 from certify.means import kelly_grid_histogram
 from certify.outcome import Outcome, complement
 from certify.records import Status
@@ -54,7 +54,7 @@ class Soft:
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
         whole(self.n0, "n0")
-        _check_slack(self.slack)
+        check_slack(self.slack)
         plan_looks(self.first, self.growth, self.n_max)
         score_thresholds(self.bins)
 
@@ -274,12 +274,3 @@ class DistributionProgress(_Selecting):
 @functools.lru_cache(maxsize=16)
 def _thresholds(bins: int) -> np.ndarray:
     return score_thresholds(bins)
-
-
-def _check_slack(slack: float) -> None:
-    if not 0.0 <= slack < 1.0:
-        raise InvalidSetting(
-            f"slack = {slack!r} cannot be used",
-            why="it is the share of the attainable radius that may be given up, in [0, 1)",
-            remedy="use slack=0.05; 0 always draws n_max samples",
-        )
