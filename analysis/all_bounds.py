@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -51,6 +52,7 @@ def all_bounds(
     1 - delta by itself; ``terms`` holds the measured risk of the same predictor (``measured_risk``,
     ``measured_low``, ``measured_high``) wherever it was measured.
     """
+    model = _on_cpu(model)
     x, y = _points(train, limit)
     held = _points(test, limit)
     many, seen = _points(train, MANY), _points(test, MANY)
@@ -64,7 +66,7 @@ def all_bounds(
         _measured(heldout_bound(round(gap.test_error * gap.n_test), gap.n_test, delta), gap),
         *(_measured(row, gap) for row in norm_bounds(model, *many, delta, num_classes=train.num_classes)),
     ]
-    if isinstance(model, nn.Module) and any(True for _ in model.parameters()):
+    if any(True for _ in model.parameters()):
         priors: list[tuple[str, Mapping[str, Tensor] | None]] = [("zero weights", None)]
         priors += [] if prior is None else [("initial weights", prior)]
         for name, weights in priors:
@@ -94,12 +96,19 @@ def complexity_rows(
 
 def deterministic_gap(model: nn.Module, train: Dataset, test: Dataset, delta: float = 0.05) -> MeasuredGap:
     """The measured gap of the network itself on whole data sets."""
-    return measured_gap(lambda z: model(z).argmax(1), (train.x, train.y), (test.x, test.y), delta)
+    local = _on_cpu(model)
+    return measured_gap(lambda z: local(z).argmax(1), (train.x, train.y), (test.x, test.y), delta)
 
 
 def bounds_document(rows: Sequence[BoundResult], gap: MeasuredGap) -> dict[str, Any]:
     """What the run store keeps under the name ``bounds``."""
     return {"results": [row.to_json() for row in rows], "measured_gap": gap.to_json()}
+
+
+def _on_cpu(model: nn.Module) -> nn.Module:
+    """The network itself, or a copy where it lives on another device: bounds are computed on the CPU."""
+    weight = next(model.parameters(), None)
+    return model if weight is None or weight.device.type == "cpu" else copy.deepcopy(model).cpu()
 
 
 def _points(data: Dataset, limit: int) -> tuple[Tensor, Tensor]:
