@@ -140,7 +140,8 @@ class BaseClassifier:
 
     def _run(self, forward: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         with torch.inference_mode():
-            out = forward(batch.to(DTYPES[self.dtype]))
+            # A copy: a model may write into its input, and the caller's rows are read again.
+            out = forward(batch.to(DTYPES[self.dtype], copy=True))
             check_output(out, batch=len(batch), num_classes=self.num_classes)
             return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
 

@@ -40,9 +40,13 @@ def reduce_first_linear(model: Any) -> Reduced | None:
     Identity. The factorisation is computed in float64; the model itself is not touched.
     """
     layers = _flattened(model)
+    if layers is None:
+        return None
     while layers and (isinstance(layers[0], nn.Identity) or _flattens_rows(layers[0])):
+        if _hooked(layers[0]):
+            return None
         layers = layers[1:]
-    if not layers or type(layers[0]) is not nn.Linear:
+    if not layers or type(layers[0]) is not nn.Linear or _hooked(layers[0]):
         return None
     first = layers[0]
     if first.out_features >= first.in_features or not first.weight.dtype.is_floating_point:
@@ -58,10 +62,19 @@ def reduce_first_linear(model: Any) -> Reduced | None:
     return Reduced(basis, nn.Sequential(small, *layers[1:]).eval())
 
 
-def _flattened(model: Any) -> list[nn.Module]:
+def _flattened(model: Any) -> list[nn.Module] | None:
+    """The layers of nested nn.Sequentials, or None where a container does more than pass on."""
     if type(model) is not nn.Sequential:
         return [model] if isinstance(model, nn.Module) else []
-    return [layer for part in model for layer in _flattened(part)]
+    if _hooked(model):
+        return None
+    parts = [_flattened(part) for part in model]
+    return None if None in parts else [layer for part in parts if part is not None for layer in part]
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether hooks change what the module computes (preprocessing, old weight normalisation)."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _flattens_rows(layer: nn.Module) -> bool:

@@ -46,12 +46,12 @@ class Grid:
         """The grid integers of ``x``, int32. Raises InvalidInput where ``x`` is off the grid.
 
         A value belongs to a grid point when it is within 2**-20 of its own size of it: a few
-        float32 roundings, such as pixel * (1/255) makes, and far less than a step.
+        float32 roundings, such as pixel * (1/255) makes, and at most 1/64 of a step.
         """
         exact = x.detach().double() * self.divisor
         nearest = exact.round()
         self._check_range(nearest)
-        off = (exact - nearest).abs() > 2.0**-20 * nearest.abs().clamp(min=1)
+        off = (exact - nearest).abs() > (2.0**-20 * nearest.abs()).clamp(2.0**-20, 2.0**-6)
         if bool(off.any()):
             worst = x.flatten()[off.flatten().long().argmax()].item()
             raise InvalidInput(

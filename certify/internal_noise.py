@@ -16,6 +16,7 @@ from certify.classifier import BaseClassifier
 from certify.effective_sigma import NoiseStage, effective_sigma
 from certify.engine import Sampler
 from certify.errors import InvalidModel
+from certify.identity import identify
 from certify.noise import standard_normal
 from certify.outcome import Procedure
 from certify.smoothing import PURPOSES, Smoothed
@@ -82,6 +83,14 @@ class SmoothedInside(Smoothed):
         out = torch.empty(count, base.numel(), dtype=torch.float32, device=self.device)
         self.noise.fill(out, bases=[base], ids=[id], starts=[start], counts=[count], seed=seed)
         return out
+
+    def identity(self, shape: Sequence[int]) -> dict[str, Any]:
+        """As ``Smoothed.identity``, with the labels of the network without its noise."""
+
+        def rows(points: Tensor) -> Tensor:
+            return torch.stack([self.noise.prepare(p, device=self.device) for p in points])
+
+        return identify(self.model, self.classifier, shape=shape, bounds=self.bounds, rows=rows)
 
     def guarantee(self, procedure: Procedure, alpha: float) -> str:
         return (

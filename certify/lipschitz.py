@@ -146,7 +146,7 @@ _SLOPES: dict[type[nn.Module], float] = {
 
 
 def _walk(module: nn.Module, x: Tensor, name: str, layers: list[tuple[str, float]]) -> Tensor:
-    if isinstance(module, nn.Sequential):
+    if type(module) is nn.Sequential and not (module._forward_hooks or module._forward_pre_hooks):
         for key, child in module.named_children():
             x = _walk(child, x, f"{name}.{key}" if name else key, layers)
         return x

@@ -178,18 +178,41 @@ class Run(Sequence[Record]):
         return pd.DataFrame(rows)
 
     def contradictions(self, broken: Any) -> list[Any]:
-        """Confirmed attacks that lie inside a certified l2 ball; must be empty.
+        """Confirmed attacks that lie inside a certified ball, in the run's norm; must be empty.
 
-        ``broken`` iterates attack outcomes with ``index``, ``status``, ``distance``
-        (in the run's own norm), ``prediction`` and ``smoothed`` (True when the
-        smoothed classifier, not the base model, was shown to change its class).
+        ``broken`` iterates attack outcomes (``attacks.AttackOutcome``). Only those against the
+        smoothed classifier count: one that was broken, or one that was shown to have another class
+        at the input itself. Raises InvalidSetting where none of the outcomes is about an input of
+        this run (other ids), and where the run certified soft scores, which votes do not contradict.
         """
-        by_index = {r.index: r for r in self.records if r.certified}
-        hits = []
-        for outcome in broken:
-            rec = by_index.get(outcome.index)
-            if rec is None or str(outcome.status) != "broken" or not outcome.smoothed:
-                continue
-            if outcome.distance <= rec.radius and outcome.prediction != rec.label:
-                hits.append(outcome)
-        return hits
+        outcomes = [o for o in broken if o.smoothed]
+        known = {r.index: r for r in self.records}
+        if outcomes and not any(o.index in known for o in outcomes):
+            raise InvalidSetting(
+                "the attacks are about other inputs than the run",
+                why=f"the run has ids like {next(iter(known), None)}, the attacks like {outcomes[0].index}",
+                remedy="pass the same ids to certify and to attack",
+            )
+        if outcomes and self.settings.get("scores", "votes") != "votes":
+            raise InvalidSetting(
+                "votes cannot contradict a certificate about mean scores",
+                why="the attacks were confirmed by counting votes, the run certified averaged scores",
+                remedy="certify with scores='votes' to set attacks beside certificates",
+            )
+        norm = str(self.settings.get("norm", "2"))
+        return [o for o in outcomes if _contradicts(o, known.get(o.index), norm)]
+
+
+def _contradicts(outcome: Any, record: Record | None, norm: str) -> bool:
+    if record is None or not record.certified:
+        return False
+    if str(outcome.status) == "clean_error":
+        found = outcome.details.get("label")
+        return found is not None and found != record.label
+    if str(outcome.status) != "broken" or outcome.prediction == record.label:
+        return False
+    if str(getattr(outcome, "norm", norm)) == norm:
+        distance = outcome.distance
+    else:
+        distance = {"2": outcome.distance_l2, "inf": outcome.distance_linf}.get(norm)
+    return distance is not None and distance <= record.radius

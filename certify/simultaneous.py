@@ -40,6 +40,12 @@ def simultaneous(run: Run, *, inputs: int | None = None) -> list[float]:
             why="its bounds cannot be taken again at another level",
             remedy="certify in mode radius, grid or fixed; or run decide with --alpha divided by the inputs",
         )
+    if "transfer" in settings:
+        raise InvalidSetting(
+            "a transferred run has no simultaneous radii",
+            why="the bound on label flips holds per input too, and would have to be taken again",
+            remedy="take those of the run itself, or transfer with alpha divided by the inputs",
+        )
     geometry = geometry_of(settings)
     alpha = settings["alpha"] / max(1, m)
     proved = _fixed if settings["mode"] == "fixed" else _nested

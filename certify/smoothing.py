@@ -25,6 +25,7 @@ from certify.contract import check_inputs
 from certify.engine import Request, Sampler, drive
 from certify.first_linear import Reduced
 from certify.geometry import GaussianBall, Geometry, make_geometry, norm_name, parse_norm
+from certify.identity import identify, with_callers
 from certify.inputs import naming_input, refuse_other_inputs
 from certify.noise import Noise, make_noise
 from certify.outcome import Outcome, Procedure
@@ -144,6 +145,8 @@ class Smoothed:
         """
         x, y = check_inputs(x, y, bounds=self.bounds, num_classes=self.num_classes)
         ids = check_ids(ids, len(x))
+        # Everything that can be refused is refused before a run directory exists.
+        self.noise.prepare(x)
         geometry = make_geometry(self.noise, norm=self.norm, dim=x[0].numel())
         procedure = make_procedure(
             mode,
@@ -156,10 +159,8 @@ class Smoothed:
             **options,
         )
         described = self.settings(x, procedure=procedure, alpha=alpha, mode=mode, seed=seed)
-        described |= dict(settings or {})
+        described = with_callers(described, settings)
         guarantee = self.guarantee(procedure, alpha)
-        # Everything that can be refused is refused before a run directory exists.
-        self.noise.prepare(x)
         listeners = on_record, on_samples
         with engine(self._sampler(x[:8], seed=seed, purpose="certify", procedure=procedure)) as sampler:
             work = _Work(x, y, ids, geometry, procedure, sampler)
@@ -241,6 +242,7 @@ class Smoothed:
         shape = list(x.shape[1:])
         return {
             "format_version": 1,
+            "model": self.identity(shape),
             "sigma": self.sigma_scale,
             "diffusion_sigma": self.sigma_scale / 2**0.5,
             "noise": self.noise.name,
@@ -261,6 +263,13 @@ class Smoothed:
             "dim": int(np.prod(shape)),
             "device": self.device.type,
         }
+
+    def identity(self, shape: Sequence[int]) -> dict[str, Any]:
+        """Which function is certified: its weights' digest, its class, and its labels on fixed inputs.
+
+        The labels tell plain callables apart, and modules that differ in more than weights.
+        """
+        return identify(self.model, self.classifier, shape=shape, bounds=self.bounds)
 
     def guarantee(self, procedure: Procedure, alpha: float) -> str:
         """The certificate in one paragraph: what holds, where, and with which probability."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from certify.bounds import binomial_upper, check_alpha
 from certify.errors import InvalidInput, InvalidSetting
 from certify.geometry import make_geometry
+from certify.inputs import refuse_other_inputs
 from certify.records import Record, Run, Status
 
 if TYPE_CHECKING:
@@ -44,12 +45,7 @@ def transfer(
     classifiers do not share noise and sigma, InvalidInput where x does not match the records.
     """
     alpha = check_alpha(alpha)
-    if certified.noise.settings() != deployed.noise.settings():
-        raise InvalidSetting(
-            "the two smoothed classifiers differ in more than numerics",
-            why="they do not have the same noise",
-            remedy="build both with the same sigma, noise and grid",
-        )
+    _check_same(run, certified, deployed)
     x = torch.as_tensor(x)
     if len(x) != len(run):
         raise InvalidInput(
@@ -57,6 +53,7 @@ def transfer(
             why="flips are counted around the very inputs that were certified",
             remedy="pass the inputs of the run, in the order of its records",
         )
+    refuse_other_inputs(run.records, {r.index: row for r, row in zip(run, x, strict=True)}, "the run")
     geometry = make_geometry(certified.noise, norm=certified.norm, dim=x[0].numel())
     records = []
     for record, row in zip(run, x, strict=True):
@@ -72,6 +69,35 @@ def transfer(
     )
     carried = {"alpha": alpha, "samples": samples, "seed": str(seed), "dtype": deployed.classifier.dtype}
     return Run(records, run.settings | {"transfer": carried}, guarantee)
+
+
+def _check_same(run: Run, certified: Smoothed, deployed: Smoothed) -> None:
+    """The run is ``certified``'s, about votes, and ``deployed`` shares its noise and classes."""
+    said = run.settings
+    mismatch = next(
+        (
+            what
+            for what, fits in (
+                ("the run is about votes", said.get("scores") == "votes"),
+                ("the run has not been transferred before", "transfer" not in said),
+                ("the run was made with the certified classifier's noise",
+                 said.get("noise_settings") == certified.noise.settings()),
+                ("the run has the certified classifier's norm", said.get("norm") == certified.norm),
+                ("the run is about the certified classifier's model",
+                 certified.identity(said["input_shape"]).items() <= said.get("model", {}).items()),
+                ("both have the same noise", certified.noise.settings() == deployed.noise.settings()),
+                ("both have the same classes", certified.num_classes == deployed.num_classes),
+            )
+            if not fits
+        ),
+        None,
+    )  # fmt: skip
+    if mismatch is not None:
+        raise InvalidSetting(
+            "this run cannot be carried over between these two classifiers",
+            why=f"it does not hold that {mismatch}",
+            remedy="pass the Smoothed the run was made with, and one that differs from it in numerics only",
+        )
 
 
 def count_flips(

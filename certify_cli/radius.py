@@ -100,7 +100,7 @@ def radius(
     smoothed = certify.Smoothed(
         network,
         sigma,
-        num_classes=dataset.num_classes,
+        num_classes=header.num_classes if header is not None else dataset.num_classes,
         noise=noise,
         norm=norm,
         grid=grid if grid is not None else dataset.grid,

@@ -44,6 +44,12 @@ def reopen(
             why="it was imported from a log, or written without the command's settings",
             remedy="certify the model again with `certify radius --model`",
         )
+    if model is None and "path_name" not in described:
+        raise EvidenceFails(
+            f"{run} does not say where its checkpoint is",
+            why="it was written from Python, without a checkpoint file",
+            remedy="give the checkpoint with --model",
+        )
     path = model or Path(described["path_name"])
     network = certify.load(path, device=common.pick_device(device), **architecture(path, described))
     digest = tensor_digest(network.state_dict())
@@ -64,9 +70,10 @@ def smoothed_like(stored: StoredRun, network: Any, dataset: Dataset) -> Smoothed
     settings = stored.settings
     return certify.Smoothed(
         network,
-        settings["sigma"],
+        settings["noise_settings"].get("sigma", settings["sigma"]),
         num_classes=settings["num_classes"],
         noise=settings["noise"],
+        norm=settings["norm"],
         grid=settings["grid"],
         bounds=None if settings["bounds"] is None else tuple(settings["bounds"]),
         dtype=settings["dtype"],
