@@ -99,14 +99,19 @@ def _attack_run(
     seed: int,
     device: str,
 ) -> tuple[AttackRun, list[Any]]:
-    import numpy as np
-
     from attacks import AttackOutcome, Threat
+    from certify.errors import InvalidSetting
     from certify.store import open_run
     from certify_cli.reopen import reopen
 
     opened = reopen(run, model=model, data_root=data_root, device=device, limit=limit)
     stored, dataset = opened.stored, opened.dataset
+    if not base and stored.settings["scores"] != "votes":
+        raise InvalidSetting(
+            "this run certified averaged scores, which an attack on votes cannot contradict",
+            why=f"its scores are {stored.settings['scores']}",
+            remedy="attack its base model with --base, or certify with --scores votes",
+        )
     threat = Threat(norm=norm, eps=eps, bounds=dataset.bounds)
     chosen = preset or ("smoothed" if not base else "standard" if eps is not None else "minimal")
     target = opened.smoothed.model if base else opened.smoothed
@@ -126,18 +131,9 @@ def _attack_run(
             known=known,
             on_outcome=lambda o: store.add_attack(o.to_json()),
         )
-        rows = torch_rows(dataset)
-        found = [o for o in outcomes if o.adversarial is not None]
-        if found and not base:
-            store.put_arrays(
-                "adversarial",
-                {
-                    "index": np.array([o.index for o in found]),
-                    "x": np.stack([rows[o.index] for o in found]),
-                    "x_adv": np.stack([np.asarray(o.adversarial) for o in found]),
-                },
-            )
-        hits = stored.run.contradictions(outcomes) if threat.norm_name == stored.settings["norm"] else []
+        if not base:
+            _keep_adversarials(store, stored, outcomes, dataset)
+        hits = [] if base else stored.run.contradictions(outcomes)
         store.put_document(
             "contradictions",
             {"checked": len(outcomes), "hits": [o.to_json() for o in hits], "norm": threat.norm_name},
@@ -154,6 +150,9 @@ def challenge(smoothed: Any, run: Any, dataset: Any, place: Path, *, seed: int) 
     from certify.store import open_run
 
     claims = [r for r in run if r.certified and r.radius > 0]
+    if run.settings["scores"] != "votes":
+        print("challenge: attacks confirm votes, this run certified averaged scores", file=sys.stderr)
+        return
     if not claims:
         print("challenge: nothing was certified, so there is no ball to attack", file=sys.stderr)
         return
@@ -176,9 +175,27 @@ def challenge(smoothed: Any, run: Any, dataset: Any, place: Path, *, seed: int) 
     print(f"challenge: {len(outcomes)} certified balls attacked, no contradiction", file=sys.stderr)
 
 
-def torch_rows(dataset: Any) -> dict[int, Any]:
-    """Input id -> its image as a numpy array."""
-    return {int(i): x.numpy() for i, x in zip(dataset.ids, dataset.x, strict=True)}
+def _keep_adversarials(store: Any, stored: Any, outcomes: AttackRun, dataset: Any) -> None:
+    """Store the new adversarial inputs beside those of an earlier, interrupted attack."""
+    import numpy as np
+
+    clean = {int(i): x.numpy() for i, x in zip(dataset.ids, dataset.x, strict=True)}
+    found = {
+        o.index: (clean[o.index], np.asarray(o.adversarial)) for o in outcomes if o.adversarial is not None
+    }
+    if not found:
+        return
+    earlier = stored.arrays("adversarial")
+    if earlier is not None:
+        kept = zip(earlier["index"].tolist(), earlier["x"], earlier["x_adv"], strict=True)
+        found = {i: (x, adv) for i, x, adv in kept} | found
+    order = sorted(found)
+    arrays = {
+        "index": np.array(order),
+        "x": np.stack([found[i][0] for i in order]),
+        "x_adv": np.stack([found[i][1] for i in order]),
+    }
+    store.put_arrays("adversarial", arrays)
 
 
 def _run(target: Any, dataset: Any, threat: Any, preset: str, seed: int, **resume: Any) -> AttackRun:
