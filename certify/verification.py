@@ -193,7 +193,7 @@ def _replayed(stored: StoredRun, replay: Replay, subset: int, seed: int | None) 
     except CertifyError as error:
         return Check("replay", False, f"{error.what}: {error.why}")
     names = ", ".join(str(r.index) for r in picked)
-    fault = consistent(picked, fresh)
+    fault = consistent(picked, fresh, stored.settings)
     return _check("replay", fault, f"inputs {names} agree with fresh noise")
 
 

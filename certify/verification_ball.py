@@ -25,7 +25,7 @@ def reach_of(settings: Mapping[str, Any]) -> Callable[[float], float] | None:
     name = noise.get("name") if isinstance(noise, Mapping) else noise
     p, sigma, dim = float(settings.get("norm", "2")), float(settings["sigma"]), int(settings.get("dim", 1))
     if name == "internal":
-        sigma = min(sigma, _effective(settings.get("noise_settings") or {}))
+        sigma = min(sigma, effective(settings.get("noise_settings") or {}))
     if name in ("lattice", "gaussian", "internal") and p >= 1:
         inside = float(dim) ** min(0.0, 1 / p - 0.5)
         return lambda q: _gaussian(q, sigma) * inside
@@ -42,7 +42,7 @@ def _gaussian(q: float, sigma: float) -> float:
     return math.inf if q >= 1.0 else normal_radius(q, sigma)
 
 
-def _effective(stages: Mapping[str, Any]) -> float:
+def effective(stages: Mapping[str, Any]) -> float:
     """Input noise that noise inside the network is worth; 0 where the settings do not say."""
     total = growth = 0.0
     for scale, bound in zip(stages.get("scales", ()), stages.get("lipschitz", ()), strict=True):

@@ -16,11 +16,15 @@ from certify.records import Record, Status
 from certify.store_read import StoredRun
 from certify.verification_ball import reach_of
 from certify.verification_plan import Plan, PlanFault
+from certify.verification_settings import record_fault, settings_faults, trials
 from certify.verification_soft import distribution_fault, soft_fault
 from certify.witness import PLAN
 
 #: Agreement asked of two ways to compute the same number.
 CLOSE = 1e-9
+
+#: What arithmetic on a run of wrong types or impossible sizes may raise.
+_IMPOSSIBLE = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 
 _SOFT = {"soft": soft_fault, "distribution": distribution_fault}
 
@@ -28,7 +32,14 @@ Found = tuple[str, bool, str]
 
 
 def recompute(stored: StoredRun) -> Iterator[Found]:
-    """(check, ok, detail) for the run's bounds, radii and statuses."""
+    """(check, ok, detail) for the run's settings, bounds, radii and statuses. Raises nothing."""
+    try:
+        yield from _recomputed(stored)
+    except _IMPOSSIBLE as cause:
+        yield "bounds", False, f"the run cannot be recomputed: {cause!r}"
+
+
+def _recomputed(stored: StoredRun) -> Iterator[Found]:
     settings = stored.settings
     mode = settings.get("mode")
     scores = settings.get("scores", "votes")
@@ -36,6 +47,8 @@ def recompute(stored: StoredRun) -> Iterator[Found]:
     if mode == "imported":
         yield "bounds", False, "an imported log holds radii without the votes behind them"
         return
+    yield _terms(stored)
+    yield _all("records hold together", list(stored.run), lambda r: record_fault(r, settings))
     if scores in _SOFT:
         yield _all("bounds", records, lambda r: _SOFT[scores](r, settings))
         if scores == "soft":
@@ -62,6 +75,16 @@ def recompute(stored: StoredRun) -> Iterator[Found]:
     yield _all("radii", records, lambda r: _radius_fault(r, settings))
 
 
+def _terms(stored: StoredRun) -> Found:
+    """Whether the settings and the guarantee agree with themselves and each other."""
+    try:
+        found = list(settings_faults(stored.settings, stored.guarantee))
+    except _IMPOSSIBLE as cause:
+        found = [f"they cannot be read: {cause!r}"]
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return "settings", not found, found[0] + more if found else "agree with themselves and the guarantee"
+
+
 def _all(name: str, records: list[Record], fault) -> Found:
     found = [f"input {r.index}: {text}" for r in records if (text := _guarded(fault, r))]
     if not found:
@@ -73,26 +96,17 @@ def _all(name: str, records: list[Record], fault) -> Found:
 def _guarded(fault, record: Record) -> str | None:
     try:
         return fault(record)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as cause:
+    except _IMPOSSIBLE as cause:
         return f"the record cannot be recomputed: {cause!r}"
-
-
-def trials(record: Record, settings: Mapping[str, Any]) -> int:
-    """Samples behind the record's counts (votes for no class included)."""
-    return int(settings["mode_options"]["n"]) if settings["mode"] == "fixed" else record.samples
 
 
 def _outcome_fault(r: Record, settings: Mapping[str, Any]) -> str | None:
     """What no procedure can have produced."""
     options, n = settings["mode_options"], trials(r, settings)
-    if options["alpha"] != settings["alpha"]:
-        return f"the procedure ran at alpha = {options['alpha']}, the run says {settings['alpha']}"
     if len(r.counts) != settings["num_classes"] or sum(r.counts) > n:
         return f"{len(r.counts)} counts with sum {sum(r.counts)} do not come from {n} samples"
     if r.certified and (r.label is None or not 0 <= r.label < len(r.counts)):
         return f"the certified class {r.label} is not among the counted ones"
-    if not r.certified and (r.label is not None or r.radius != 0.0):
-        return "an abstention carries a class or a radius"
     if settings["mode"] != "fixed":
         return None
     if r.samples != options["n0"] + options["n"]:

@@ -49,7 +49,7 @@ class Plan:
             raise PlanFault("the run holds no table of its boundaries")
         try:
             return cls(body, settings)
-        except (KeyError, TypeError, ValueError) as cause:
+        except (ArithmeticError, LookupError, TypeError, ValueError) as cause:
             raise PlanFault(f"the table of boundaries is malformed: {cause!r}") from cause
 
     def _check_shape(self, options: Mapping[str, Any]) -> None:
@@ -57,7 +57,7 @@ class Plan:
         if not self.looks or not increasing or self.looks[0] < 1 or self.looks[-1] != self.n_max:
             raise PlanFault(f"looks must increase to n_max = {self.n_max}")
         rising = all(a < b for a, b in pairwise(self.targets))
-        if not self.targets or not rising or self.targets[0] < 0.5 or self.targets[-1] >= 1:
+        if not self.targets or not rising or not all(0.5 <= p < 1 for p in self.targets):
             raise PlanFault("targets must increase from 1/2 or more to below 1")
         if len(self.accept) != len(self.targets) or any(len(row) != len(self.looks) for row in self.accept):
             raise PlanFault("every target needs one boundary per look")
@@ -67,7 +67,7 @@ class Plan:
                 raise PlanFault(
                     f"the boundaries at look {n} must exceed half and not fall from target to target"
                 )
-        if "p_target" in options and abs(self.targets[0] - options["p_target"] - self.tv) > 1e-12:
+        if "p_target" in options and not abs(self.targets[0] - options["p_target"] - self.tv) <= 1e-12:
             raise PlanFault(f"the run tests p = {options['p_target']}, its boundaries {self.targets[0]}")
 
     def check_error(self, records: Sequence[Record]) -> None:
@@ -99,12 +99,13 @@ class Plan:
         n = int(record.details.get("reached_at", record.samples))
         k = int(record.details.get("reached_count", record.counts[label]))
         final = record.counts[label]
-        if n not in self.looks or n > record.samples or not k <= final <= k + record.samples - n:
+        possible = 0 <= k <= n and k <= final <= k + record.samples - n
+        if n not in self.looks or n > record.samples or not possible:
             return f"{k} votes at {n} samples cannot have become {final} at {record.samples}"
         needed = self.accept[m][self.looks.index(n)]
         if k < needed:
             return f"{k} of {n} votes do not reach the boundary {needed} of p = {self.targets[m]:.9g}"
-        if abs(record.p_lower - (self.targets[m] - self.tv)) > 1e-12:
+        if not abs(record.p_lower - (self.targets[m] - self.tv)) <= 1e-12:
             return f"p_lower is {record.p_lower:.12g}, the boundary proves {self.targets[m] - self.tv:.12g}"
         return self._radius_fault(record, m)
 

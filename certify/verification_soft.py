@@ -29,6 +29,7 @@ def soft_fault(r: Record, settings: Mapping[str, Any]) -> str | None:
     options = settings["mode_options"]
     alpha, tv = float(options["alpha"]), float(options.get("tv", 0.0))
     fault, points = _histogram(r, options, most=r.samples - int(options["n0"]))
+    fault = fault or _selected_fault(r, settings, most=int(options["n0"]) + int(options["n_max"]))
     if fault or not r.certified:
         return fault or (None if r.p_lower <= 0.5 else f"abstained with p_lower = {r.p_lower:.9g}")
     goal = -math.log(alpha)
@@ -47,6 +48,7 @@ def distribution_fault(r: Record, settings: Mapping[str, Any]) -> str | None:
     options = settings["mode_options"]
     alpha, tv, n = float(options["alpha"]), float(options.get("tv", 0.0)), int(options["n"])
     fault, points = _histogram(r, options, most=n)
+    fault = fault or _selected_fault(r, settings, most=int(options["n0"]) + n)
     if fault:
         return fault
     edges = _floors(int(options["bins"]))[1:]
@@ -68,6 +70,18 @@ def distribution_fault(r: Record, settings: Mapping[str, Any]) -> str | None:
         return f"at radius {r.radius:.9g} the mean is only proved to be {_mean_at(distance, band, edges):.9g}"
     if _mean_at(distance + 1e-5, band, edges) > 0.5:
         return f"radius is {r.radius:.9g}, but the band proves more"
+    return None
+
+
+def _selected_fault(r: Record, settings: Mapping[str, Any], *, most: int) -> str | None:
+    """The class is chosen before its scores are looked at, from as many samples as were planned."""
+    selected = r.details.get("selected")
+    if not isinstance(selected, int) or not 0 <= selected < int(settings["num_classes"]):
+        return f"the selected class {selected} does not exist"
+    if r.certified and r.label != selected:
+        return f"class {r.label} is certified, {selected} was the one selected"
+    if not int(settings["mode_options"]["n0"]) <= r.samples <= most:
+        return f"{r.samples} samples were paid for, of at most {most}"
     return None
 
 

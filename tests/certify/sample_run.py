@@ -27,7 +27,9 @@ def settings(**changes):
         "environment": {"batch_size": 100},
         "command": "certify radius --model toy.pt --sigma 0.25",
     }
-    return base | changes
+    base |= changes
+    drawn = {"name": "gaussian", "sigma": base["sigma"]}
+    return {"noise_settings": drawn, "input_shape": [2], "dim": 2} | base
 
 
 def record(index: int, *, seconds: float = 0.5) -> Record:

@@ -9,7 +9,7 @@ from certify.radii import radius_down
 from certify.records import Record, Status
 from certify.store import open_run
 from certify.witness import PLAN, plan_of
-from tests.certify.sample_run import settings
+from tests.certify.sample_run import GUARANTEE, settings
 
 SIGMA, ALPHA = 0.5, 0.001
 OPTIONS = {
@@ -70,7 +70,8 @@ def write(path, mode, records=None, *, plan_document=None, **changes):
     """A whole run directory with honest hashes, whatever the records say."""
     plan = procedure(mode)
     records = certify_votes(plan) if records is None else records
-    with open_run(path, described(mode, plan) | changes, plan.guarantee()) as store:
+    guarantee = f"{GUARANTEE} {plan.guarantee()}"
+    with open_run(path, described(mode, plan) | changes, guarantee) as store:
         document = plan_of(plan) if plan_document is None else plan_document
         if document:
             store.put_document(PLAN, document)

@@ -215,13 +215,13 @@ def fresh_votes(shares, n=1000, seed=11):
 def test_replay_agrees_with_an_honest_run_and_refutes_another_classifier(honest):
     _, path, records = honest
     assert verify(path, level=3, replay=fresh_votes(SHARES), seed=0).ok
-    certified = [r for r in records if r.certified]
+    certified, said = [r for r in records if r.certified], read_run(path).settings
     for seed in range(50):
-        assert consistent(certified, fresh_votes(SHARES, seed=seed)(certified)) is None
+        assert consistent(certified, fresh_votes(SHARES, seed=seed)(certified), said) is None
     swapped = [0.2 if s > 0.9 else s for s in SHARES]
     found = failed(verify(path, level=3, replay=fresh_votes(swapped), seed=0))
     assert "with fresh noise" in found["replay"]
-    assert "not sampled again" in (consistent(certified, {}) or "")
+    assert "not sampled again" in (consistent(certified, {}, said) or "")
 
 
 def test_wrong_calls_are_refused(plain):
@@ -257,6 +257,7 @@ def test_the_second_arithmetic_imports_nothing_of_the_first():
         "certify.verification_soft",
         "certify.verification_plan",
         "certify.verification_ball",
+        "certify.verification_settings",
         "certify.store",
     }
     for name in (
@@ -265,6 +266,7 @@ def test_the_second_arithmetic_imports_nothing_of_the_first():
         "verification_bounds",
         "verification_replay",
         "verification_ball",
+        "verification_settings",
         "verification_soft",
         "witness",
     ):

@@ -14,7 +14,7 @@ from certify.records import Record, Run, Status
 from certify.store import open_run, read_run
 from certify.verification import verify
 from certify.verification_bounds import recompute
-from tests.certify.sample_run import settings
+from tests.certify.sample_run import GUARANTEE, settings
 
 SIGMA = 0.5
 PLANS = {
@@ -69,7 +69,7 @@ def honest(request, tmp_path_factory):
     records = simulate(plan)
     path = tmp_path_factory.mktemp(scores + mode)
     described = settings(scores=scores, mode=mode, sigma=SIGMA, mode_options=plan.settings())
-    with open_run(path, described, plan.guarantee()) as store:
+    with open_run(path, described, f"{GUARANTEE} {plan.guarantee()}") as store:
         for record in records:
             store.add(record)
     return path, records
