@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from certify.errors import InvalidSetting
-from certify.first_linear import Reduced, reduce_first_linear
+from certify.sampling.first_linear import Reduced, reduce_first_linear
 
 
 def check_sigma(sigma: Any) -> Any:

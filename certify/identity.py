@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from certify.classifier import BaseClassifier
 from certify.errors import InvalidSetting
+from certify.sampling.classifier import BaseClassifier
 
 #: Fixed inputs whose labels are part of the identity.
 _PROBES = 64

@@ -3,7 +3,7 @@
 Each certificate says that the smoothed class is constant on its ball. Where two balls share a
 point and name different classes, one of the two is false, whatever the truth: a run that holds such
 a pair is no evidence. Needs no model and no sampling. Chance alone makes one with probability
-at most alpha per input; rounding in the noise (see ``certify.lattice``) makes them in plenty.
+at most alpha per input; rounding in the noise (see ``certify.noise.lattice``) makes them in plenty.
 """
 
 from __future__ import annotations

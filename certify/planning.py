@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from certify.boundaries import whole
 from certify.errors import InvalidCounts, InvalidSetting
-from certify.outcome import Procedure
+from certify.procedures.outcome import Procedure
 from certify.records import Estimate, Status
+from certify.sequential.boundaries import whole
 
 #: Resamplings of the pilot inputs behind an interval.
 _RESAMPLES = 1_000

@@ -15,7 +15,7 @@ from typing import Any
 from certify.bounds import binomial_lower
 from certify.errors import InvalidSetting
 from certify.geometry import Geometry
-from certify.nested_modes import Grid, Radius
+from certify.procedures.nested_modes import Grid, Radius
 from certify.records import Record, Run
 
 

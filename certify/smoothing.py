@@ -20,21 +20,21 @@ from torch import Tensor
 
 from certify.arguments import check_batch_size, check_classes, check_ids, check_sigma, choose_reduction
 from certify.bounds import check_alpha
-from certify.classifier import BaseClassifier, Probe
 from certify.contract import check_inputs
-from certify.engine import Request, Sampler, drive
-from certify.first_linear import Reduced
 from certify.geometry import GaussianBall, Geometry, make_geometry, norm_name, parse_norm
 from certify.identity import identify, with_callers
 from certify.inputs import naming_input, refuse_other_inputs
 from certify.noise import Noise, make_noise
-from certify.outcome import Outcome, Procedure
 from certify.procedures import make_procedure
+from certify.procedures.outcome import Outcome, Procedure
 from certify.records import Record, Run, Status
+from certify.sampling.classifier import BaseClassifier, Probe
+from certify.sampling.engine import Request, Sampler, drive
+from certify.sampling.first_linear import Reduced
+from certify.sampling.tally import tally_for
+from certify.sampling.tuning import choose_batch_size
 from certify.store import RunStore, open_run
-from certify.tally import tally_for
-from certify.tuning import choose_batch_size
-from certify.witness import declare
+from certify.verification.witness import declare
 
 PURPOSES = {"certify": 0, "predict": 1, "replay": 2}
 
@@ -73,7 +73,7 @@ class Smoothed:
     in ``certify.noise``. ``grid``: the step of the input lattice (1/255 for 8-bit images).
     ``bounds``: the declared input range, None for unbounded. What is not given is read from the
     model's checkpoint header where it has one. ``batch_size`` only affects speed. ``reduce``: draw
-    the noise behind a first linear layer (``certify.first_linear``; default: where possible).
+    the noise behind a first linear layer (``certify.sampling.first_linear``; default: where possible).
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Smoothed:
         (mode "fixed"). ``ids`` name the inputs and key their noise (default 0, 1, ...).
         ``store`` is a run directory: records are written as they are proved, and inputs already
         there are not sampled again. ``seed`` is any integer 0 <= seed < 2**128. ``engine`` spreads
-        the sampling (``certify.engine_ray.RayEngine``); the records are the same for every engine.
+        the sampling (``certify.sampling.ray.RayEngine``); the records are the same for every engine.
         """
         x, y = check_inputs(x, y, bounds=self.bounds, num_classes=self.num_classes)
         ids = check_ids(ids, len(x))

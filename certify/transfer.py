@@ -23,7 +23,7 @@ from certify.inputs import refuse_other_inputs
 from certify.records import Record, Run, Status
 
 if TYPE_CHECKING:
-    from certify.classifier import BaseClassifier
+    from certify.sampling.classifier import BaseClassifier
     from certify.smoothing import Smoothed
 
 

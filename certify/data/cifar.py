@@ -20,7 +20,7 @@ from certify.data.dataset import Dataset
 from certify.data.download import FILES, fetch
 from certify.data.roots import find_file, not_found
 from certify.errors import CertifyError, UnreadableFile
-from certify.safe_files import atomic_write, open_regular, unreadable
+from certify.files.safe import atomic_write, open_regular, unreadable
 
 _PIXELS = 3 * 32 * 32
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from certify.pickle_machine import Name, RefusedPickle, run
-from certify.safe_files import open_regular, unreadable, untrusted
+from certify.checkpoints.pickle_machine import Name, RefusedPickle, run
+from certify.files.safe import open_regular, unreadable, untrusted
 
 KIND = "CIFAR batch"
 _PIXELS = 3 * 32 * 32

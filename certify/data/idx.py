@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from certify.errors import UnreadableFile, UntrustedFile
-from certify.safe_files import open_regular
+from certify.files.safe import open_regular
 
 #: Five times the training images of MNIST: nothing in this format that is read here is larger.
 MAX_BYTES = 2**28

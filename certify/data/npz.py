@@ -10,7 +10,7 @@ import numpy as np
 from certify.contract import check_inputs
 from certify.data.dataset import Dataset, whole_split
 from certify.errors import UnreadableFile
-from certify.npz_files import read_npz
+from certify.files.npz import read_npz
 
 _LAYOUT = (
     "x: (n, *shape), floats in the model's range or uint8 images (channels first); y: (n,) class "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from certify.errors import InvalidInput, InvalidSetting, MissingExtra, UntrustedFile
-from certify.safe_files import open_regular, unreadable
+from certify.files.safe import open_regular, unreadable
 
 #: Decoders that are plain Python or plain C without a language inside (EPS would start a program).
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")

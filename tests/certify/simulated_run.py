@@ -8,7 +8,7 @@ from certify.procedures import make_procedure
 from certify.radii import radius_down
 from certify.records import Record, Status
 from certify.store import open_run
-from certify.witness import PLAN, plan_of
+from certify.verification.witness import PLAN, plan_of
 from tests.certify.sample_run import GUARANTEE, settings
 
 SIGMA, ALPHA = 0.5, 0.001

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from scipy import integrate, optimize, stats
 
-from certify.distribution import (
+from certify.errors import InvalidCounts, InvalidSetting
+from certify.procedures import make_procedure
+from certify.records import Status
+from certify.scores.distribution import (
     band_lower,
     distribution_radius,
     exceedances,
     mean_at,
     score_thresholds,
 )
-from certify.errors import InvalidCounts, InvalidSetting
-from certify.procedures import make_procedure
-from certify.records import Status
 
 SIGMA = 0.5
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
 
-from certify.effective_sigma import effective_sigma, effective_sigma_sde
 from certify.errors import InvalidSetting
+from certify.inside.effective_sigma import effective_sigma, effective_sigma_sde
 
 
 @settings(max_examples=60, deadline=None)

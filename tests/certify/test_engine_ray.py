@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from certify import Smoothed, Status
-from certify.engine_ray import RETRIES, RayEngine
 from certify.errors import InvalidModel, InvalidSetting, MissingExtra, WorkersLost
+from certify.sampling.ray import RETRIES, RayEngine
 from certify.store import read_run, records_digest
 from certify.verification import verify
 
@@ -120,7 +120,7 @@ def without_ray(real):
 def cluster(monkeypatch):
     def use(**options):
         fake = FakeRay(**options)
-        monkeypatch.setattr("certify.engine_ray._import_ray", lambda address: fake)
+        monkeypatch.setattr("certify.sampling.ray._import_ray", lambda address: fake)
         return fake
 
     return use
@@ -175,7 +175,7 @@ def test_an_error_of_the_model_is_reported_not_retried(cluster, monkeypatch):
     def broken(self, requests):
         raise InvalidModel("no", why="because", remedy="mend it")
 
-    monkeypatch.setattr("certify.engine_ray._Worker.counts", broken)
+    monkeypatch.setattr("certify.sampling.ray._Worker.counts", broken)
     with pytest.raises(InvalidModel, match="mend it"):
         certify(RayEngine(workers=1))
     assert [name for name, _ in fake.calls].count("counts") == 1

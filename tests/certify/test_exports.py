@@ -16,11 +16,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from certify.errors import InvalidInput, InvalidSetting, UnreadableFile
-from certify.exports import CSV_COLUMNS, export, round_down, round_up, three_digits, write_export
-from certify.manifest import read_manifest
 from certify.records import Record, Run, Status
-from certify.schema import schema, violation
 from certify.store import open_run, read_run, records_digest
+from certify.store.exports import CSV_COLUMNS, export, round_down, round_up, three_digits, write_export
+from certify.store.manifest import read_manifest
+from certify.store.schema import schema, violation
 from tests.certify.sample_run import GUARANTEE, record, settings
 
 RADII = st.floats(min_value=0, max_value=1e3, allow_subnormal=False)

@@ -8,7 +8,7 @@ from torch import nn
 
 import certify
 from certify.errors import InvalidSetting
-from certify.first_linear import reduce_first_linear
+from certify.sampling.first_linear import reduce_first_linear
 
 
 def mlp(seed: int = 0, dim: int = 64, width: int = 12) -> nn.Module:

@@ -18,7 +18,7 @@ from certify import data
 from certify.checkpoints import Header, load, read, save, tensor_digest
 from certify.contract import check_model
 from certify.errors import CertifyError, InvalidModel, UnreadableFile, UntrustedFile
-from certify.safe_files import refuse_unsafe_environment
+from certify.files.safe import refuse_unsafe_environment
 from tests.certify import hostile
 from tests.certify.toy_networks import linear
 

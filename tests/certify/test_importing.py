@@ -10,11 +10,11 @@ from scipy import special
 
 from certify.bounds import binomial_lower
 from certify.errors import InvalidInput, InvalidSetting, RunConflict, UnreadableFile
-from certify.exports import to_locuslab
-from certify.importing import import_locuslab
 from certify.radii import radius_down
 from certify.records import Status
 from certify.store import records_digest
+from certify.store.exports import to_locuslab
+from certify.store.importing import import_locuslab
 from certify.verification import verify
 
 HEAD = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"

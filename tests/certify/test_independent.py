@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from certify.geometry import make_geometry
-from certify.independent import (
+from certify.noise import make_noise
+from certify.sequential import ExactSequentialTest
+from certify.verification.ball import reach_of
+from certify.verification.independent import (
     ever_reached,
     lower_bound,
     normal_radius,
@@ -20,9 +23,6 @@ from certify.independent import (
     tail_at_most,
     upper_bound,
 )
-from certify.noise import make_noise
-from certify.sequential import ExactSequentialTest
-from certify.verification_ball import reach_of
 
 TRIALS = st.sampled_from([1, 2, 7, 100, 10_000, 100_000])
 

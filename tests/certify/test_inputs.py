@@ -11,8 +11,8 @@ import torch
 from certify import Smoothed
 from certify.errors import EvidenceFails
 from certify.inputs import INPUT, input_digest, inputs_digest, refuse_other_inputs
-from certify.manifest import read_manifest
 from certify.store import read_run
+from certify.store.manifest import read_manifest
 from certify.verification import verify
 
 

@@ -8,9 +8,9 @@ from scipy import stats
 from torch import nn
 
 from certify.bounds import binomial_lower
-from certify.effective_sigma import NoiseStage
 from certify.errors import InvalidModel
-from certify.internal_noise import SmoothedInside
+from certify.inside.effective_sigma import NoiseStage
+from certify.inside.internal_noise import SmoothedInside
 from certify.records import Status
 
 
@@ -118,7 +118,7 @@ def test_a_network_without_internal_noise_is_refused():
 
 
 def test_verification_works_the_effective_sigma_out_again():
-    from certify.verification_ball import reach_of
+    from certify.verification.ball import reach_of
 
     run = smoothed(batch_size=100).certify(torch.tensor([[1.0, 0, 0]]), mode="fixed", n=500, seed=0)
     reach = reach_of(run.settings)

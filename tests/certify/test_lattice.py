@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from certify.errors import InvalidInput, InvalidSetting
-from certify.grid import make_grid
 from certify.noise import make_noise
-from certify.philox import WordStream, device_words
-from certify.rounded_normal import MAX_SCALE, overflow_bound, reserve_for, rounded_normal
+from certify.noise.grid import make_grid
+from certify.noise.philox import WordStream, device_words
+from certify.noise.rounded_normal import MAX_SCALE, overflow_bound, reserve_for, rounded_normal
 
 PIXEL = Fraction(1, 255)
 SIGMAS = (0.12, 0.25, 0.5, 1.0)

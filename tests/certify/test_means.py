@@ -8,7 +8,7 @@ from scipy import optimize, stats
 
 from certify.bounds import binomial_lower
 from certify.errors import InvalidInput, InvalidSetting
-from certify.means import (
+from certify.scores.means import (
     MEAN_BOUNDS,
     kelly_grid_histogram,
     kelly_grid_lower,

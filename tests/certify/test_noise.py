@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from certify import noise_fill
 from certify.errors import InvalidSetting
 from certify.noise import NAMES, make_noise, standard_normal
-from certify.noise_fill import fill_rows
-from certify.philox import WordStream, device_words
+from certify.noise import fill as noise_fill
+from certify.noise.fill import fill_rows
+from certify.noise.philox import WordStream, device_words
 
 IDEAL = {
     "gaussian": stats.norm(scale=0.5),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certify.errors import InvalidSetting
-from certify.philox import WordStream, _philox, device_words, split_seed
+from certify.noise.philox import WordStream, _philox, device_words, split_seed
 
 ONES = (1 << 64) - 1
 PI = (0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0, 0x082EFA98EC4E6C89)

@@ -10,10 +10,10 @@ from scipy import stats
 
 from certify.bounds import binomial_lower
 from certify.errors import InvalidCounts, InvalidSetting
-from certify.nested import NestedTests
 from certify.procedures import MODES, Fixed, Radius, make_procedure
 from certify.records import Status
-from certify.walks import crossing
+from certify.sequential.nested import NestedTests
+from certify.sequential.walks import crossing
 
 
 def run(procedure, probabilities, rng):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import certify
-from certify import assembly, checkpoints, registry, siblings
+from certify import checkpoints, registry, siblings
+from certify.checkpoints import assembly
 from certify.errors import ArchitectureMismatch, InvalidSetting, MissingExtra, ShadowedPackage
 
 HOME = Path(certify.__file__).resolve().parent.parent

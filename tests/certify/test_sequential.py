@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from certify.boundaries import plan_looks, spending
 from certify.bounds import binomial_lower
 from certify.errors import InvalidSetting
 from certify.sequential import ExactSequentialTest
-from certify.walks import binomial_window, crossing
+from certify.sequential.boundaries import plan_looks, spending
+from certify.sequential.walks import binomial_window, crossing
 
 
 def crossing_by_enumeration(looks, accept, p):

@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 
 from certify.canonical import canonical
 from certify.errors import CorruptRun, InvalidInput, RunConflict, RunNotWritable, UnreadableFile
-from certify.manifest import read_manifest
-from certify.merge import merge
 from certify.records import Record, Status
-from certify.run_settings import join, run_id, split
 from certify.store import open_run, read_run, records_digest
-from certify.witness import PLAN
+from certify.store.manifest import read_manifest
+from certify.store.merge import merge
+from certify.store.settings import join, run_id, split
+from certify.verification.witness import PLAN
 from tests.certify.sample_run import GUARANTEE, record, settings
 
 
@@ -220,7 +220,7 @@ def test_a_log_left_by_a_kill_is_read_without_being_able_to_write(tmp_path, monk
     def refused(file):
         raise sqlite3.OperationalError("unable to open database file")
 
-    monkeypatch.setattr("certify.store_read._probe", refused)
+    monkeypatch.setattr("certify.store.read._probe", refused)
     assert len(read_run(tmp_path / "copy").run) == 3
 
 

@@ -17,9 +17,9 @@ from certify.errors import InvalidSetting, RunConflict
 from certify.records import Run
 from certify.store import open_run, read_run
 from certify.verification import verify
-from certify.verification_bounds import recompute
-from certify.verification_replay import consistent
-from certify.witness import declare, plan_of
+from certify.verification.bounds import recompute
+from certify.verification.replay import consistent
+from certify.verification.witness import declare, plan_of
 from tests.certify.sample_run import GUARANTEE, record, settings
 from tests.certify.simulated_run import OPTIONS, SHARES, certify_votes, described, procedure, write
 
@@ -246,28 +246,28 @@ def test_levels_one_and_two_need_no_torch(honest):
 def test_the_second_arithmetic_imports_nothing_of_the_first():
     folder = Path(certify.verification.__file__).parent
     allowed = {
-        "certify.independent",
+        "certify.verification.independent",
         "certify.records",
         "certify.canonical",
         "certify.errors",
-        "certify.witness",
-        "certify.store_read",
+        "certify.verification.witness",
+        "certify.store.read",
     }
     allowed |= {
-        "certify.verification_soft",
-        "certify.verification_plan",
-        "certify.verification_ball",
-        "certify.verification_settings",
+        "certify.verification.soft",
+        "certify.verification.plan",
+        "certify.verification.ball",
+        "certify.verification.settings",
         "certify.store",
     }
     for name in (
         "independent",
-        "verification_plan",
-        "verification_bounds",
-        "verification_replay",
-        "verification_ball",
-        "verification_settings",
-        "verification_soft",
+        "plan",
+        "bounds",
+        "replay",
+        "ball",
+        "settings",
+        "soft",
         "witness",
     ):
         tree = ast.parse((folder / f"{name}.py").read_text())

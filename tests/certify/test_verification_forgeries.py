@@ -8,17 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from certify.independent import lower_bound, upper_bound
-from certify.internal_noise import InternalNoise, NoiseStage
+from certify.inside.internal_noise import InternalNoise, NoiseStage
 from certify.noise import make_noise
 from certify.records import Record, Run, Status
 from certify.store import read_run
 from certify.verification import verify
-from certify.verification_ball import reach_of
-from certify.verification_bounds import recompute
-from certify.verification_replay import consistent
-from certify.verification_settings import record_fault, settings_faults
-from certify.witness import PLAN
+from certify.verification.ball import reach_of
+from certify.verification.bounds import recompute
+from certify.verification.independent import lower_bound, upper_bound
+from certify.verification.replay import consistent
+from certify.verification.settings import record_fault, settings_faults
+from certify.verification.witness import PLAN
 from tests.certify.sample_run import GUARANTEE, settings
 from tests.certify.simulated_run import write
 from tests.certify.test_verification_soft import PLANS, SIGMA, simulate

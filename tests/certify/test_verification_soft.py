@@ -13,7 +13,7 @@ from certify.radii import radius_down
 from certify.records import Record, Run, Status
 from certify.store import open_run, read_run
 from certify.verification import verify
-from certify.verification_bounds import recompute
+from certify.verification.bounds import recompute
 from tests.certify.sample_run import GUARANTEE, settings
 
 SIGMA = 0.5

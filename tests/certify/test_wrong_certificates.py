@@ -8,8 +8,8 @@ from torch import nn
 
 import certify
 from certify.errors import EvidenceFails, InvalidModel, InvalidSetting, RunConflict
-from certify.first_linear import reduce_first_linear
 from certify.lipschitz import lipschitz_upper
+from certify.sampling.first_linear import reduce_first_linear
 from certify.transfer import count_flips, transfer
 
 T = 0.4

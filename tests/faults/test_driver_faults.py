@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from certify.manifest import read_manifest
 from certify.store import read_run, records_digest
+from certify.store.manifest import read_manifest
 from tests.faults.driver import expected
 
 pytestmark = pytest.mark.faults

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from certify import Smoothed, Status
-from certify.engine_ray import RayEngine, _connect, _import_ray
+from certify.sampling.ray import RayEngine, _connect, _import_ray
 from certify.store import records_digest
 
 if importlib.util.find_spec("ray") is None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
-from certify.effective_sigma import effective_sigma
 from certify.errors import InvalidSetting
+from certify.inside.effective_sigma import effective_sigma
 from pdenets.noisy_resnet import noisy_resnet
 
 
@@ -196,7 +196,7 @@ def test_radius_never_exceeds_the_attack_on_100_nonlinear_networks():
 def test_trained_network_is_certified_end_to_end_and_survives_an_attack(tmp_path):
     import certify
     from certify.data import load
-    from certify.internal_noise import SmoothedInside
+    from certify.inside.internal_noise import SmoothedInside
     from pdenets.training import train
 
     data, test = load("moons", split="train"), load("moons", split="test", limit=8)

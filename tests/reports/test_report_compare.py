@@ -13,8 +13,8 @@ from scipy import stats
 
 import reports
 from certify.errors import InvalidCounts, InvalidSetting
-from certify.importing import import_locuslab
 from certify.records import Run
+from certify.store.importing import import_locuslab
 from reports.comparison import contrast
 from reports.evidence import Evidence
 from reports.numbers import points, points_interval

@@ -1,0 +1,85 @@
+"""Cohen's procedure: choose the class on n0 samples, bound its probability on n fresh ones."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from certify.bounds import binomial_lower, check_alpha
+from certify.procedures.outcome import Outcome, checked_counts, complement, described
+from certify.records import Status
+from certify.sequential.boundaries import whole
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """CERTIFY of Cohen, Rosenfeld and Kolter (ICML 2019), Theorem 1 with p_B := 1 - p_A.
+
+    Certified when the one-sided Clopper-Pearson bound at level ``alpha`` exceeds 1/2. The n0
+    selection samples never enter the bound. ``tv`` is the total variation distance between the
+    noise that was drawn and the one the theorem is about; it is subtracted from the bound.
+    """
+
+    alpha: float = 1e-3
+    n0: int = 100
+    n: int = 100_000
+    tv: float = 0.0
+
+    name = "fixed"
+    statistic = "counts"
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha)
+        whole(self.n0, "n0")
+        whole(self.n, "n")
+
+    def settings(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def guarantee(self) -> str:
+        return (
+            f"The class was chosen on {self.n0} samples and its probability bounded on {self.n} fresh ones "
+            f"by a one-sided Clopper-Pearson bound at level {self.alpha:g}."
+        )
+
+    def start(self) -> FixedProgress:
+        return FixedProgress(self)
+
+
+class FixedProgress:
+    """Two looks: after selection, and after estimation."""
+
+    def __init__(self, plan: Fixed) -> None:
+        self.plan = plan
+        self.selection: np.ndarray | None = None
+        self.estimation: np.ndarray | None = None
+
+    def wanted(self) -> int | None:
+        if self.selection is None:
+            return self.plan.n0
+        return self.plan.n0 + self.plan.n if self.estimation is None else None
+
+    def look(self, counts: np.ndarray) -> None:
+        counts = checked_counts(counts, self.wanted() or 0)
+        if self.selection is None:
+            self.selection = counts
+        else:
+            self.estimation = checked_counts(counts - self.selection, self.plan.n)
+
+    def outcome(self) -> Outcome:
+        if self.selection is None or self.estimation is None:
+            raise RuntimeError("the procedure has not finished: samples are still wanted")
+        plan, label = self.plan, int(np.argmax(self.selection))
+        p_lower = max(0.0, binomial_lower(int(self.estimation[label]), plan.n, plan.alpha) - plan.tv)
+        certified = p_lower > 0.5
+        return Outcome(
+            status=Status.CERTIFIED if certified else Status.ABSTAINED,
+            label=label if certified else None,
+            p_lower=p_lower,
+            pb_upper=complement(p_lower),
+            samples=plan.n0 + plan.n,
+            details={"selected": label, "selection_counts": self.selection.tolist()},
+            **described(self.estimation, plan.n, label, plan.alpha),
+        )

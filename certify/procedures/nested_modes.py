@@ -1,0 +1,270 @@
+"""How large is the certified radius? Nested tests on a grid of radii, or on a fine grid of p."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import special, stats
+
+from certify.bounds import check_alpha
+from certify.errors import InvalidSetting
+from certify.procedures.outcome import Outcome, checked_counts, complement, described
+from certify.radii import target_probability
+from certify.records import Status
+from certify.sequential.boundaries import check_gamma, check_slack, futility_boundary, plan_looks, spending
+from certify.sequential.nested import NestedTests
+
+#: Radius mode floors Phi^-1(p) to multiples of this.
+RESOLUTION = 0.01
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The largest certified radius among ``radii``, each tested at the full alpha.
+
+    ``radii`` increase from 0 and ``p_targets`` are the class probabilities that prove them,
+    rounded up. Radii that n_max samples cannot certify are never reached. ``gamma`` is the chance
+    of giving up a borderline radius early (no error, only power).
+    """
+
+    radii: tuple[float, ...]
+    p_targets: tuple[float, ...]
+    alpha: float = 1e-3
+    n_max: int = 100_000
+    first: int = 16
+    growth: float = 1.1
+    gamma: float = 0.12
+    tv: float = 0.0
+
+    name = "grid"
+    statistic = "counts"
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha)
+        check_gamma(self.gamma)
+        if len(self.radii) != len(self.p_targets) or not self.radii or self.radii[0] != 0:
+            raise InvalidSetting(
+                "the grid of radii cannot be used",
+                why="it must start at radius 0 and give one probability per radius",
+                remedy="use make_procedure('grid', step=...), for example step=0.25",
+            )
+        _ = self.tests
+
+    @property
+    def tests(self) -> NestedTests:
+        return _grid_tests(self)
+
+    @property
+    def futility(self) -> np.ndarray:
+        """(M, J) int64: the leader's count at which target m is given up."""
+        return _grid_futility(self)
+
+    def settings(self) -> dict[str, Any]:
+        return asdict(self) | {"radii": list(self.radii), "p_targets": list(self.p_targets)}
+
+    def guarantee(self) -> str:
+        return (
+            f"The radius is the largest of {len(self.tests.targets)} given ones that nested exact sequential"
+            f" tests accept ({len(self.tests.looks)} looks fixed beforehand, at most {self.n_max} samples);"
+            " by dynamic programming the result is wrong with probability at most"
+            f" {self.tests.errors.max():.6g}."
+        )
+
+    def start(self) -> NestedProgress:
+        return NestedProgress(self, self.tests, self._stop)
+
+    def proved(self, best: int) -> tuple[float, float | None]:
+        """(p_lower, radius) after ``best`` >= 1 targets were reached."""
+        return self.p_targets[best - 1], self.radii[best - 1]
+
+    def _stop(self, step: int, top: int, best: int) -> bool:
+        return best == len(self.tests.targets) or top <= self.futility[best, step]
+
+
+@dataclass(frozen=True)
+class Radius:
+    """A real-valued radius: a sequential Clopper-Pearson bound with relative slack.
+
+    The bound on p is inverted from nested exact tests on the grid Phi^-1(p) = 0, 0.01, 0.02, ...
+    and floored to it. Sampling ends when the certified radius is within the share ``slack`` of
+    the radius that n_max samples are forecast to prove. The forecast decides only how long to
+    sample: the bound holds whenever sampling ends.
+    """
+
+    alpha: float = 1e-3
+    n_max: int = 100_000
+    slack: float = 0.05
+    first: int = 64
+    growth: float = 1.2
+    gamma: float = 0.05
+    tv: float = 0.0
+
+    name = "radius"
+    statistic = "counts"
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha)
+        check_gamma(self.gamma)
+        check_slack(self.slack)
+        _ = self.tests
+
+    @property
+    def tests(self) -> NestedTests:
+        return _radius_tests(self.alpha, self.n_max, self.slack, self.first, self.growth, self.tv)[0]
+
+    @property
+    def quantiles(self) -> np.ndarray:
+        """Phi^-1 of the targets: the certified radius in units of sigma, (M,)."""
+        return _radius_tests(self.alpha, self.n_max, self.slack, self.first, self.growth, self.tv)[1]
+
+    def settings(self) -> dict[str, Any]:
+        return asdict(self) | {"resolution": RESOLUTION}
+
+    def guarantee(self) -> str:
+        return (
+            "The bound on the class probability is a sequential Clopper-Pearson bound, inverted from"
+            f" {len(self.tests.targets)} nested exact tests and floored to them"
+            f" ({len(self.tests.looks)} looks fixed beforehand, at most {self.n_max} samples); by dynamic"
+            f" programming it is wrong with probability at most {self.tests.errors.max():.6g}, whenever"
+            " sampling ends."
+        )
+
+    def start(self) -> NestedProgress:
+        return NestedProgress(self, self.tests, self._stop)
+
+    def proved(self, best: int) -> tuple[float, float | None]:
+        """(p_lower, None) after ``best`` >= 1 targets were reached."""
+        return target_probability(float(self.quantiles[best - 1]), 1.0), None
+
+    def _stop(self, step: int, top: int, best: int) -> bool:
+        tests, n_max = self.tests, self.n_max
+        if best == 0:
+            return top <= _hopeless(self)[step]
+        forecast = tests.reached(len(tests.looks) - 1, math.floor(top / int(tests.looks[step]) * n_max))
+        return self.quantiles[best - 1] >= (1 - self.slack) * self.quantiles[max(forecast, 1) - 1]
+
+
+class NestedProgress:
+    """One input of ``Grid`` or ``Radius``: the best target so far and where it was reached."""
+
+    def __init__(self, plan: Grid | Radius, tests: NestedTests, stop) -> None:
+        self.plan, self.tests, self.stop = plan, tests, stop
+        self.step = 0
+        self.best = 0
+        self.label = -1
+        self.reached: tuple[int, int] = (0, 0)
+        self.finished = False
+        self.counts = np.zeros(0, dtype=np.int64)
+
+    def wanted(self) -> int | None:
+        return None if self.finished else int(self.tests.looks[self.step])
+
+    def look(self, counts: np.ndarray) -> None:
+        n = int(self.tests.looks[self.step])
+        self.counts = checked_counts(counts, n)
+        leader = int(np.argmax(self.counts))
+        top = int(self.counts[leader])
+        best = self.tests.reached(self.step, top)
+        if best > self.best:
+            self.best, self.label, self.reached = best, leader, (n, top)
+        last = self.step + 1 == len(self.tests.looks)
+        if last or self.stop(self.step, top, self.best):
+            self.finished = True
+        else:
+            self.step += 1
+
+    def outcome(self) -> Outcome:
+        if not self.finished:
+            raise RuntimeError("the procedure has not finished: samples are still wanted")
+        certified = self.best > 0
+        samples = int(self.tests.looks[self.step])
+        shown = self.label if certified else int(np.argmax(self.counts))
+        p_lower, radius = self.plan.proved(self.best) if certified else (0.0, None)
+        details = {"look": self.step, "target": self.best - 1}
+        if certified:
+            details |= {"reached_at": self.reached[0], "reached_count": self.reached[1]}
+        values = described(self.counts, samples, shown, self.plan.alpha)
+        values["p_upper"] = max(values["p_upper"], p_lower)
+        return Outcome(
+            status=Status.CERTIFIED if certified else Status.ABSTAINED,
+            label=self.label if certified else None,
+            p_lower=p_lower,
+            pb_upper=complement(p_lower),
+            samples=samples,
+            details=details,
+            proved_radius=radius,
+            **values,
+        )
+
+
+def radius_spending(looks: np.ndarray, p_target: float, alpha: float, slack: float) -> np.ndarray:
+    """Error spending around the look where an input that just proves p_target will end.
+
+    Most of alpha is spent by the number of samples at which the slack rule stops such an input,
+    so its bound there is nearly the fixed-sample one.
+    """
+    n_max = int(looks[-1])
+    end = _expected_end(p_target, n_max, slack, alpha)
+    late = 0.8 + 0.1 * np.log(np.maximum(looks / end, 1.0)) / max(math.log(n_max / end), 1e-9)
+    share = np.where(looks < end, 0.8 * (looks / end) ** 2, np.minimum(late, 0.9))
+    share = np.where(share < 0.02, 0.0, share)
+    unanimous = looks * math.log(p_target)
+    possible = unanimous <= np.log(np.maximum(share * alpha, 1e-300))
+    spent = np.where(possible, share * alpha, 0.0)
+    spent[-1] = alpha
+    return spent
+
+
+def _expected_end(p_target: float, n_max: int, slack: float, alpha: float) -> float:
+    zs, ends = _end_table(n_max, slack, round(math.log(alpha), 1))
+    return float(np.exp(np.interp(special.ndtri(p_target), zs, ends)))
+
+
+@functools.lru_cache(maxsize=64)
+def _end_table(n_max: int, slack: float, log_alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """log of the sample number where the slack rule would stop, at a few quantiles (planning only)."""
+    alpha = math.exp(log_alpha)
+    zs = np.linspace(0.02, 3.8, 20)
+    ns = np.unique(np.round(np.geomspace(min(50, n_max), n_max, 120)).astype(int))
+    ends = []
+    for z in zs:
+        count = stats.binom.isf(alpha, ns, special.ndtr(z)) + 1
+        full = np.clip(np.floor(np.minimum(count / ns, 1.0) * n_max), 1, n_max)
+        beta = special.betaincinv(full, n_max - full + 1.0, alpha)
+        low = np.where(full == n_max, math.exp(log_alpha / n_max), beta)
+        near = (z >= (1 - slack) * special.ndtri(np.maximum(low, 0.5))) & (count <= ns)
+        ends.append(math.log(ns[near.argmax()] if near.any() else n_max))
+    return zs, np.array(ends)
+
+
+@functools.lru_cache(maxsize=32)
+def _grid_tests(plan: Grid) -> NestedTests:
+    looks = plan_looks(plan.first, plan.growth, plan.n_max)
+    targets = [p + plan.tv for p in plan.p_targets if p + plan.tv < 1]
+    return NestedTests(targets, looks, plan.alpha, spending)
+
+
+@functools.lru_cache(maxsize=32)
+def _grid_futility(plan: Grid) -> np.ndarray:
+    return plan.tests.futility(plan.gamma)
+
+
+@functools.lru_cache(maxsize=8)
+def _radius_tests(
+    alpha: float, n_max: int, slack: float, first: int, growth: float, tv: float
+) -> tuple[NestedTests, np.ndarray]:
+    looks = plan_looks(first, growth, n_max)
+    quantiles = np.arange(0, 400) * RESOLUTION
+    targets = [target_probability(float(z), 1.0) + tv for z in quantiles]
+    targets = [p for p in targets if p < 1]
+    tests = NestedTests(targets, looks, alpha, functools.partial(radius_spending, slack=slack))
+    return tests, quantiles[: len(tests.targets)]
+
+
+@functools.lru_cache(maxsize=32)
+def _hopeless(plan: Radius) -> np.ndarray:
+    return futility_boundary(plan.tests.looks, plan.tests.accept[0], plan.gamma)

@@ -1,0 +1,1 @@
+"""Bounds for soft scores: their mean, or their whole distribution."""

@@ -1,0 +1,131 @@
+"""Put the shards of one run together; the result is the run a single machine would have written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from certify.canonical import canonical
+from certify.errors import CertifyError, InvalidInput, RunConflict
+from certify.records import Run
+from certify.store import open_run, records_digest
+from certify.store import settings as run_settings
+from certify.store.manifest import read_manifest
+from certify.store.read import StoredRun, read_run
+from certify.verification.witness import PLAN
+
+
+def merge(
+    shards: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], *, command: str | None = None
+) -> Run:
+    """Merge the run directories ``shards`` into ``out`` and return the whole run.
+
+    Every shard must have ended in good order (its manifest describes its records), all must
+    have the same binding settings and guarantee, every shard i of n must be there, and an
+    input that two shards hold must have the same record in both. Records and the boundaries
+    they rest on are merged; attacks and bounds are statements about a whole run and are made
+    on the merged one.
+    Raises RunConflict, InvalidInput, or what ``read_run`` raises; ``out`` is then not written.
+    """
+    stored = [read_run(path) for path in shards]
+    if not stored:
+        raise InvalidInput(
+            "nothing to merge", why="no shard was given", remedy="name the shards' directories"
+        )
+    first = stored[0]
+    binding, recorded = run_settings.split(first.settings)
+    for other in stored[1:]:
+        run_settings.refuse_difference(
+            f"{first.path}, unlike {other.path},", binding, run_settings.split(other.settings)[0]
+        )
+        if other.guarantee != first.guarantee:
+            raise RunConflict(
+                f"{first.path} and {other.path} were promised different guarantees",
+                why=f"one says: {first.guarantee} The other: {other.guarantee}",
+                remedy="merge shards that were written by one release with one command",
+            )
+    for shard in stored:
+        _refuse_unfinished(shard)
+    _refuse_gaps(stored)
+    _refuse_contradiction(stored)
+    plan = _common_plan(stored)
+    environment = {k: v for k, v in (recorded.get("environment") or {}).items() if k != "shard"}
+    recorded |= {"environment": environment | {"merged": len(stored)}}
+    if command is not None:
+        recorded["command"] = command
+    with open_run(out, run_settings.join(binding, recorded), first.guarantee) as store:
+        if plan is not None:
+            store.put_document(PLAN, plan)
+        for shard in stored:
+            for record in shard.run:
+                store.add(record)
+        return store.run()
+
+
+def _common_plan(stored: Sequence[StoredRun]) -> Any:
+    """The boundaries all shards declared before sampling."""
+    plans = [shard.documents.get(PLAN) for shard in stored]
+    for shard, plan in zip(stored, plans, strict=True):
+        if canonical(plan) != canonical(plans[0]):
+            raise RunConflict(
+                f"{shard.path} was run with other boundaries than {stored[0].path}",
+                why="their sequential tests declared different tables before the first sample",
+                remedy="merge shards that were written by one release with one command",
+            )
+    return plans[0]
+
+
+def _refuse_unfinished(shard: StoredRun) -> None:
+    try:
+        subjects = {s["name"]: s["digest"]["sha256"] for s in read_manifest(shard.path)["subject"]}
+        finished = subjects.get("records") == records_digest(shard.run)
+    except (CertifyError, KeyError, TypeError):
+        finished = False
+    if not finished:
+        raise RunConflict(
+            f"{shard.path} did not finish",
+            why="its manifest is missing or does not describe the records that are there",
+            remedy="run the same command on that shard again: it resumes and finishes",
+        )
+
+
+def _refuse_gaps(stored: Sequence[StoredRun]) -> None:
+    """Shards that say which part they are (``environment.shard`` = "i/n") must be all n parts."""
+    named: dict[str, set[str]] = {}
+    for shard in stored:
+        for session in shard.sessions:
+            part: Any = (session.get("environment") or {}).get("shard")
+            if part:
+                i, _, n = str(part).partition("/")
+                named.setdefault(n, set()).add(i)
+    if not named:
+        return
+    if len(named) > 1:
+        raise RunConflict(
+            "these shards are parts of different divisions",
+            why=f"they say they are one of {' and one of '.join(sorted(named))}",
+            remedy="merge the n shards i/n of one n",
+        )
+    [(n, parts)] = named.items()
+    if n.isdigit() and len(parts) < int(n):
+        raise RunConflict(
+            f"only {len(parts)} of {n} shards are here",
+            why=f"given: {', '.join(f'{i}/{n}' for i in sorted(parts))}",
+            remedy="run and name the missing shards",
+        )
+
+
+def _refuse_contradiction(stored: Sequence[StoredRun]) -> None:
+    seen: dict[int, tuple[str, Path]] = {}
+    for shard in stored:
+        for record in shard.run:
+            text = records_digest([record])
+            known, where = seen.setdefault(record.index, (text, shard.path))
+            if known != text:
+                raise RunConflict(
+                    f"input {record.index} has different results in {where} and {shard.path}",
+                    why="equal settings and noise give equal records, so one of them is wrong",
+                    remedy="run `certify verify` on both, and run the one that fails again",
+                )

@@ -1,0 +1,133 @@
+"""The boundaries of a sequential run: is their error probability what the run promises?
+
+Targets p_1 < ... < p_M are tested at common looks. A record claims p_m if at some look n_j the
+leader's count reached accept[m][j]. The claim is false if the class's probability is below p_m.
+For a leader with probability p in [p_{m-1}, p_m), a false claim means that it reached boundary
+m, or that another class (probability at most 1 - p) reached boundary 1. Both probabilities grow
+with their argument, so on a piece [a, b] of that interval the error is at most
+reach_m(b) + reach_1(1 - a); pieces are halved until the bound is at most alpha. Below p_1 every
+claim is false, and the worst case is two classes with p_1 and 1 - p_1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from certify.records import Record
+from certify.verification.independent import ever_reached
+
+#: Two programmes may disagree on a probability by this share.
+ROUNDING = 1e-7
+_HALVINGS = 12
+
+
+class PlanFault(Exception):
+    """What is wrong with the boundaries."""
+
+
+class Plan:
+    """Looks, targets and boundaries of a run, with the settings that fixed them."""
+
+    def __init__(self, body: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        self.looks: list[int] = [int(n) for n in body["looks"]]
+        self.targets: list[float] = [float(p) for p in body["targets"]]
+        self.accept: list[list[int]] = [[int(k) for k in row] for row in body["accept"]]
+        self.settings = settings
+        options = settings["mode_options"]
+        self.alpha = float(settings["alpha"])
+        self.tv = float(options.get("tv", 0.0))
+        self.n_max = int(options["n_max"])
+        self.error = 0.0
+        self._check_shape(options)
+
+    @classmethod
+    def of(cls, body: Any, settings: Mapping[str, Any]) -> Plan:
+        """The stored plan. Raises PlanFault where it is missing or malformed."""
+        if not isinstance(body, Mapping):
+            raise PlanFault("the run holds no table of its boundaries")
+        try:
+            return cls(body, settings)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as cause:
+            raise PlanFault(f"the table of boundaries is malformed: {cause!r}") from cause
+
+    def _check_shape(self, options: Mapping[str, Any]) -> None:
+        increasing = all(a < b for a, b in pairwise(self.looks))
+        if not self.looks or not increasing or self.looks[0] < 1 or self.looks[-1] != self.n_max:
+            raise PlanFault(f"looks must increase to n_max = {self.n_max}")
+        rising = all(a < b for a, b in pairwise(self.targets))
+        if not self.targets or not rising or not all(0.5 <= p < 1 for p in self.targets):
+            raise PlanFault("targets must increase from 1/2 or more to below 1")
+        if len(self.accept) != len(self.targets) or any(len(row) != len(self.looks) for row in self.accept):
+            raise PlanFault("every target needs one boundary per look")
+        for j, n in enumerate(self.looks):
+            column = [row[j] for row in self.accept]
+            if column[0] <= n // 2 or any(a > b for a, b in pairwise(column)):
+                raise PlanFault(
+                    f"the boundaries at look {n} must exceed half and not fall from target to target"
+                )
+        if "p_target" in options and not abs(self.targets[0] - options["p_target"] - self.tv) <= 1e-12:
+            raise PlanFault(f"the run tests p = {options['p_target']}, its boundaries {self.targets[0]}")
+
+    def check_error(self, records: Sequence[Record]) -> None:
+        """Bound the error of every target up to the largest claimed; PlanFault if it exceeds alpha."""
+        last = max((self.claimed(r) for r in records if r.certified), default=0)
+        for m in range(min(last + 1, len(self.targets))):
+            error = self._error_of_first() if m == 0 else self._error_of(m)
+            self.error = max(self.error, error)
+            if error > self.alpha * (1 + ROUNDING):
+                raise PlanFault(
+                    f"target {self.targets[m]:.9g} is wrongly reached with probability {error:.6g}, "
+                    f"alpha is {self.alpha:g}"
+                )
+
+    def claimed(self, record: Record) -> int:
+        """The target's position that a certified record claims (0 in decide mode)."""
+        target = record.details.get("target", 0)
+        return target if isinstance(target, int) else len(self.targets)
+
+    def fault(self, record: Record) -> str | None:
+        """Why the record does not follow from the boundaries, or None."""
+        if record.samples not in self.looks:
+            return f"sampling ended at {record.samples}, which is not a look"
+        if not record.certified:
+            return None if record.p_lower == 0.0 else f"an abstention claims p_lower = {record.p_lower:.9g}"
+        m, label = self.claimed(record), record.label
+        if not 0 <= m < len(self.targets) or label is None or not 0 <= label < len(record.counts):
+            return f"target {m} or class {label} does not exist"
+        n = int(record.details.get("reached_at", record.samples))
+        k = int(record.details.get("reached_count", record.counts[label]))
+        final = record.counts[label]
+        possible = 0 <= k <= n and k <= final <= k + record.samples - n
+        if n not in self.looks or n > record.samples or not possible:
+            return f"{k} votes at {n} samples cannot have become {final} at {record.samples}"
+        needed = self.accept[m][self.looks.index(n)]
+        if k < needed:
+            return f"{k} of {n} votes do not reach the boundary {needed} of p = {self.targets[m]:.9g}"
+        if not abs(record.p_lower - (self.targets[m] - self.tv)) <= 1e-12:
+            return f"p_lower is {record.p_lower:.12g}, the boundary proves {self.targets[m] - self.tv:.12g}"
+        return self._radius_fault(record, m)
+
+    def _radius_fault(self, record: Record, m: int) -> str | None:
+        options = self.settings["mode_options"]
+        asked = {"decide": [options.get("radius")], "grid": options.get("radii")}.get(self.settings["mode"])
+        if asked is not None and (m >= len(asked) or record.radius != asked[m]):
+            return f"radius {record.radius:.9g} is not the one that was tested"
+        return None
+
+    def _error_of_first(self) -> float:
+        return ever_reached(self.looks, self.accept[0], self.targets[0], mirrored=self.accept[0])
+
+    def _error_of(self, m: int) -> float:
+        pieces, worst = [(self.targets[m - 1], self.targets[m], 0)], 0.0
+        while pieces:
+            low, high, depth = pieces.pop()
+            error = ever_reached(self.looks, self.accept[m], high)
+            error += ever_reached(self.looks, self.accept[0], 1 - low)
+            if error > self.alpha * (1 + ROUNDING) and depth < _HALVINGS:
+                middle = (low + high) / 2
+                pieces += [(low, middle, depth + 1), (middle, high, depth + 1)]
+            else:
+                worst = max(worst, error)
+        return worst
