@@ -8,7 +8,7 @@ from collections.abc import Callable
 from scipy import special
 
 from analysis.ledger import Claim, Evidence, LedgerRow
-from certify.effective_sigma import effective_sigma, effective_sigma_sde
+from certify.inside.effective_sigma import effective_sigma, effective_sigma_sde
 
 _DISTANCE = {"2": "distance_l2", "inf": "distance_linf"}
 

@@ -21,7 +21,7 @@ import torch
 
 import certify
 from certify.data import load
-from certify.internal_noise import SmoothedInside
+from certify.inside.internal_noise import SmoothedInside
 from pdenets.training import train
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -61,7 +61,7 @@ def guarded(verb: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         from certify import siblings
         from certify.errors import CertifyError
-        from certify.safe_files import refuse_unsafe_environment
+        from certify.files.safe import refuse_unsafe_environment
 
         try:
             refuse_unsafe_environment()

@@ -22,7 +22,7 @@ def pick(name: str, workers: int | None, address: str | None) -> Any:
     from certify.errors import InvalidSetting
 
     if name == "ray":
-        from certify.engine_ray import RayEngine
+        from certify.sampling.ray import RayEngine
 
         return RayEngine(workers=workers, address=address)
     if name != "local":

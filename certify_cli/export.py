@@ -24,7 +24,7 @@ def export(
     ] = None,
 ) -> None:
     """Write the certificates of a run in another program's format."""
-    from certify import exports
+    from certify.store import exports
 
     stored = common.run_directory(run)
     if out is None:

@@ -24,7 +24,7 @@ def import_log(
     out: Annotated[Path | None, typer.Option("--out", help="Run directory. Default: runs/<log>.")] = None,
 ) -> None:
     """Read a log of the randomized-smoothing literature; it stays marked as imported, not proved here."""
-    from certify.importing import import_locuslab
+    from certify.store.importing import import_locuslab
 
     place = out or Path("runs") / log.stem
     stored = import_locuslab(log, sigma=sigma, alpha=alpha, n=n, out=place)

@@ -24,8 +24,8 @@ def merge(
     as_json: common.AsJson = False,
 ) -> None:
     """Put the shards of one run together; nothing is sampled again."""
-    from certify.merge import merge as join
     from certify.store import records_digest
+    from certify.store.merge import merge as join
 
     run = join(shards, out, command=common.command_line())
     summary = {"run": str(out), "shards": len(shards), "inputs": len(run), "digest": records_digest(run)}

@@ -9,7 +9,7 @@ whose Jacobian is symmetric with eigenvalues in [1 - step (decay + |W|^2), 1 - s
 held near sqrt(1.5 (1 - step decay) / step) at most, below the value (2 for 1.5) at which a block would
 begin to expand: it contracts by 1 - step decay, and noise injected after a contraction counts
 for more at the input. What follows the last injection (the head) needs no bound at all. The certified
-radius uses the effective sigma of ``certify.effective_sigma``.
+radius uses the effective sigma of ``certify.inside.effective_sigma``.
 
 References: Wang et al., "ResNets ensemble via the Feynman-Kac formalism", NeurIPS 2019 (noisy ResNets);
 Meunier et al., ICML 2022 (gradient-step layers); arXiv 2307.12333 (the equation).
@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from certify.effective_sigma import NoiseStage
 from certify.errors import InvalidSetting
+from certify.inside.effective_sigma import NoiseStage
 from certify.lipschitz import conv2d_upper, dense_upper, gradient_step_upper
 from pdenets.baselines import cnn, mlp
 

@@ -20,10 +20,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from certify.checkpoints.header import Header, encode
 from certify.contract import IGNORE
 from certify.data.dataset import Dataset
 from certify.errors import ArchitectureMismatch, CertifyError, InvalidSetting, RunNotWritable
-from certify.header import Header, encode
 from pdenets.defaults import defaults_for
 from pdenets.distributed import local_device, process_group
 from pdenets.loop import Loop
