@@ -3,8 +3,8 @@
 ``records.sqlite`` holds everything: one row per input, keyed by (run, input id), each
 with a SHA-256 over its canonical JSON. SQLite in WAL mode with ``synchronous=FULL``:
 a record that ``add`` returned from is on the disk. One process writes (see
-``store_lock``); others may read meanwhile. A run resumes by being opened again with
-the same settings (``run_settings`` says which must be equal). Not for network disks:
+``lock``); others may read meanwhile. A run resumes by being opened again with
+the same settings (``settings`` says which must be equal). Not for network disks:
 their locks and syncs do not keep the promises this rests on.
 
 The run's identity is ``digest``: SHA-256 over the records in input order, time left
