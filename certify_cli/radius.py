@@ -27,8 +27,9 @@ def register(app: typer.Typer) -> None:
 def radius(
     model: common.Model,
     sigma: Annotated[
-        float, typer.Option("--sigma", "-s", help="Standard deviation of the noise.", show_default=False)
-    ],
+        float | None,
+        typer.Option("--sigma", "-s", help="Standard deviation of the noise. Default: that of the training."),
+    ] = None,
     data: common.Data = None,
     split: common.Split = "test",
     limit: common.Limit = None,
@@ -48,7 +49,9 @@ def radius(
     norm: Annotated[str, typer.Option("--norm", help="2, inf, 1 or another p >= 1.")] = "2",
     noise: Annotated[
         str,
-        typer.Option("--noise", help="lattice (sound), or gaussian, uniform, laplace (exact arithmetic)."),
+        typer.Option(
+            "--noise", help="lattice (sound); exact arithmetic: gaussian, uniform, laplace, internal."
+        ),
     ] = "lattice",
     grid: Annotated[
         float | None, typer.Option("--grid", help="Step of the input lattice. Default: the checkpoint's.")
@@ -97,14 +100,13 @@ def radius(
     header = getattr(network, "certify_header", None)
     dataset = common.open_data(header, data, split=split, root=data_root, limit=limit, skip=skip)
     part = common.shard_of(dataset, shard)
-    smoothed = certify.Smoothed(
+    smoothed = _smoothed(
         network,
         sigma,
-        num_classes=header.num_classes if header is not None else dataset.num_classes,
+        dataset,
         noise=noise,
         norm=norm,
         grid=grid if grid is not None else dataset.grid,
-        bounds=(dataset.low, dataset.high),
         batch_size=batch_size,
         dtype=dtype,
         compiled=compiled,
@@ -200,6 +202,37 @@ def _certify(
             **asked,
         )
     return run, len(done)
+
+
+def _smoothed(network: Any, sigma: float | None, dataset: Dataset, *, noise: str, **options: Any) -> Smoothed:
+    """The smoothed classifier that is asked for; "internal" noise belongs to the network itself."""
+    import certify
+    from certify.errors import InvalidSetting
+    from certify.inside.internal_noise import SmoothedInside
+
+    header = getattr(network, "certify_header", None)
+    classes = header.num_classes if header is not None else dataset.num_classes
+    if noise == "internal":
+        if sigma is not None or options["norm"] != "2" or options["dtype"] != "fp32" or options["compiled"]:
+            raise InvalidSetting(
+                "--sigma, --norm, --dtype and --compile have no meaning for internal noise",
+                why="the network has its noise inside; sigma follows from it and its Lipschitz bounds",
+                remedy="leave them out: certify radius --model ckpt.pt --noise internal",
+            )
+        return SmoothedInside(
+            network, num_classes=classes, bounds=dataset.bounds, batch_size=options["batch_size"]
+        )
+    if sigma is None and header is not None:
+        sigma = header.training.get("sigma")
+    if sigma is None:
+        raise InvalidSetting(
+            "the noise level is missing",
+            why="the checkpoint does not say under which noise it was trained",
+            remedy="add --sigma 0.25",
+        )
+    return certify.Smoothed(
+        network, sigma, num_classes=classes, noise=noise, bounds=dataset.bounds, **options
+    )
 
 
 def _refuse_overlaps(run: Run, dataset: Dataset) -> None:

@@ -68,6 +68,11 @@ def smoothed_like(stored: StoredRun, network: Any, dataset: Dataset) -> Smoothed
     import certify
 
     settings = stored.settings
+    if settings["noise"] == "internal":
+        from certify.inside.internal_noise import SmoothedInside
+
+        bounds = None if settings["bounds"] is None else tuple(settings["bounds"])
+        return SmoothedInside(network, num_classes=settings["num_classes"], bounds=bounds)
     return certify.Smoothed(
         network,
         settings["noise_settings"].get("sigma", settings["sigma"]),
