@@ -170,10 +170,9 @@ def shard_of(dataset: Dataset, shard: str | None) -> Dataset:
     return replace(dataset, x=dataset.x[i - 1 :: n], y=dataset.y[i - 1 :: n], ids=dataset.ids[i - 1 :: n])
 
 
-def run_directory(run: Path):
-    """A stored run, or an error that says what a run directory is."""
+def refuse_other_directories(run: Path) -> None:
+    """Raise UnreadableFile, saying what a run directory is, where ``run`` is none."""
     from certify.errors import UnreadableFile
-    from certify.store import read_run
 
     if not (run / "records.sqlite").is_file():
         raise UnreadableFile(
@@ -181,6 +180,13 @@ def run_directory(run: Path):
             why="it holds no records.sqlite",
             remedy="give the directory that `certify radius` wrote (its --out, or the path it printed)",
         )
+
+
+def run_directory(run: Path):
+    """A stored run, or an error that says what a run directory is."""
+    from certify.store import read_run
+
+    refuse_other_directories(run)
     return read_run(run)
 
 

@@ -51,6 +51,7 @@ def verify(
     """Check a run: its hashes, its arithmetic by a second implementation, and fresh samples."""
     from certify.verification import verify as check
 
+    common.refuse_other_directories(run)
     replay = fresh_counts(run, model, data_root, device, samples, seed) if level == 3 else None
     expect = {"model": _digest(run, model)} if model is not None else None
     result = check(run, level=level, expect=expect, replay=replay, subset=subset, seed=seed)
