@@ -27,8 +27,8 @@ def register(app: typer.Typer) -> None:
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Run directory to write.")] = Path("runs/demo"),
     sigma: Annotated[float, typer.Option("--sigma", "-s", help="Standard deviation of the noise.")] = 0.25,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Inputs to certify.")] = 60,
-    attacked: Annotated[int, typer.Option("--attacked", min=1, help="Inputs to attack.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Inputs to certify.")] = 100,
+    attacked: Annotated[int, typer.Option("--attacked", min=1, help="Inputs to attack.")] = 40,
     seed: common.Seed = 0,
 ) -> None:
     """Train a diffusion-regularised network on digits, certify it, attack it, bound it, report it."""
@@ -42,9 +42,7 @@ def demo(
         ),
         (
             f"certify the first {limit} test digits",
-            lambda: radius_verb.radius(
-                model=model, sigma=sigma, limit=limit, n_max=20_000, out=out, seed=seed
-            ),
+            lambda: radius_verb.radius(model=model, sigma=sigma, limit=limit, out=out, seed=seed),
         ),
         (
             f"attack the smoothed classifier on {attacked} of them; every hit is confirmed with fresh noise",
