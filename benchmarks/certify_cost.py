@@ -17,7 +17,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,15 @@ def main() -> None:
         model = _trained(name, options)
         forward = _forward_seconds(model, data.x)
         print(f"\n{name}: {_parameters(model):,} parameters, bare forward {forward * 1e6:.1f} us per sample")
-        rows = [*_published(name, model, data, forward, options), *_ours(name, model, data, forward, options)]
-        rows += _art(name, model, data, forward, options)
+        print(
+            f"{'method':34} {'noise':9} {'samples':>9} {'ms/input':>10} {'x forward':>10}  certified accuracy"
+        )
+        rows = []
+        for procedures in (_ours, _published, _art):
+            for row in procedures(name, model, data, forward, options):
+                _print(row)
+                rows.append(row)
         costs += rows
-        _print(rows)
         comparison[name] = _speedups(rows)
     result = {
         "machine": machine(),
@@ -104,8 +109,7 @@ def _loop_counts(model: nn.Module, x: Tensor, count: int, batch_size: int) -> np
     return counts
 
 
-def _published(name: str, model: nn.Module, data: Any, forward: float, options: Any) -> list[Cost]:
-    rows = []
+def _published(name: str, model: nn.Module, data: Any, forward: float, options: Any) -> Iterator[Cost]:
     timed = min(len(data), 2 if options.small else options.timed)
     n = 10_000 if options.small else PUBLISHED_N
     for batch_size in (400, 1000):
@@ -117,21 +121,17 @@ def _published(name: str, model: nn.Module, data: Any, forward: float, options: 
             for r in RADII
         }
         samples = PUBLISHED_N + 100
-        rows.append(
-            Cost(name, f"published loop, batch {batch_size}", "gaussian", samples, seconds,
-                 seconds / samples / forward, timed, accuracy)
-        )  # fmt: skip
-    return rows
+        yield Cost(name, f"published loop, batch {batch_size}", "gaussian", samples, seconds,
+                   seconds / samples / forward, timed, accuracy)  # fmt: skip
 
 
-def _ours(name: str, model: nn.Module, data: Any, forward: float, options: Any) -> list[Cost]:
+def _ours(name: str, model: nn.Module, data: Any, forward: float, options: Any) -> Iterator[Cost]:
     modes: dict[str, dict[str, Any]] = {
-        "fixed, n = 10,000": {"mode": "fixed", "n0": 100, "n": 10_000},
-        "radius": {"mode": "radius"},
-        "grid 0.25": {"mode": "grid", "step": 0.25},
         "decide 0.5": {"mode": "decide", "radius": 0.5},
+        "fixed, n = 10,000": {"mode": "fixed", "n0": 100, "n": 10_000},
+        "grid 0.25": {"mode": "grid", "step": 0.25},
+        "radius": {"mode": "radius"},
     }
-    rows = []
     for noise in ("gaussian", "lattice"):
         for label, asked in modes.items():
             g = certify.Smoothed(model, SIGMA, num_classes=10, noise=noise, grid=data.grid)
@@ -143,19 +143,17 @@ def _ours(name: str, model: nn.Module, data: Any, forward: float, options: Any) 
             seconds = (time.perf_counter() - began) / timed
             samples = float(np.mean([r.samples for r in run]))
             accuracy = {f"{e.at:g}": e.value for e in run.accuracy(RADII)}
-            row = Cost(name, label, noise, samples, seconds, seconds / samples / forward, timed, accuracy)
-            rows.append(row)
-    return rows
+            ratio = seconds / samples / forward
+            yield Cost(name, label, noise, samples, seconds, ratio, timed, accuracy)
 
 
-def _art(name: str, model: nn.Module, data: Any, forward: float, options: Any) -> list[Cost]:
+def _art(name: str, model: nn.Module, data: Any, forward: float, options: Any) -> Iterator[Cost]:
     """The Adversarial Robustness Toolbox, where it is installed (the bench extra)."""
     try:
         from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
     except ImportError:
         print("ART is not installed: pip install 'certify-robustness[bench]'")
-        return []
-    rows = []
+        return
     n = 2000 if options.small else 10_000
     timed = min(len(data), 2 if options.small else options.timed)
     for batch_size in (32, 1000):
@@ -171,10 +169,7 @@ def _art(name: str, model: nn.Module, data: Any, forward: float, options: Any) -
         accuracy = {f"{r:g}": float(np.mean(right & (np.asarray(radius).ravel() >= r))) for r in RADII}
         samples = n + 100
         ratio = seconds / samples / forward
-        rows.append(
-            Cost(name, f"ART, batch {batch_size}", "gaussian", samples, seconds, ratio, timed, accuracy)
-        )
-    return rows
+        yield Cost(name, f"ART, batch {batch_size}", "gaussian", samples, seconds, ratio, timed, accuracy)
 
 
 def _speedups(rows: list[Cost]) -> dict[str, float]:
@@ -223,14 +218,13 @@ def _parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _print(rows: list[Cost]) -> None:
-    print(f"{'method':34} {'noise':9} {'samples':>9} {'ms/input':>10} {'x forward':>10}  certified accuracy")
-    for r in rows:
-        accuracy = "  ".join(f"{k}: {v:.3f}" for k, v in r.certified_accuracy.items())
-        print(
-            f"{r.method:34} {r.noise:9} {r.samples_per_input:9.0f} {1e3 * r.seconds_per_input:10.1f} "
-            f"{r.ratio_to_forward:10.2f}  {accuracy}  ({r.inputs_timed} inputs timed)"
-        )
+def _print(r: Cost) -> None:
+    accuracy = "  ".join(f"{k}: {v:.3f}" for k, v in r.certified_accuracy.items())
+    print(
+        f"{r.method:34} {r.noise:9} {r.samples_per_input:9.0f} {1e3 * r.seconds_per_input:10.1f} "
+        f"{r.ratio_to_forward:10.2f}  {accuracy}  ({r.inputs_timed} inputs timed)",
+        flush=True,
+    )
 
 
 def machine() -> dict[str, Any]:
