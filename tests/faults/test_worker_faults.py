@@ -34,14 +34,15 @@ class Deadly(torch.nn.Module):
         self.armed = armed
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.armed and bool((x[:, 0, 0, 0] > 50).any()):
+        # Two pixels, so that no point the driver tries by itself bears the mark.
+        if self.armed and bool(((x[:, 0, 0, :2] - 64).abs() < 2).all(dim=1).any()):
             os.kill(os.getpid(), signal.SIGKILL)
         return self.layers(x)
 
 
 def certify(engine=None, *, armed=False, seed=0, n=1000, **options):
     x = torch.randint(0, 17, (INPUTS, 1, 8, 8), generator=torch.Generator().manual_seed(1)) / 16
-    x[POISON, 0, 0, 0] = 64.0
+    x[POISON, 0, 0, :2] = 64.0
     model = Deadly(armed).eval()
     smoothed = Smoothed(model, 0.25, num_classes=4, grid=1 / 16, bounds=(0.0, 100.0), batch_size=100)
     if engine is not None:
