@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 
 from scipy import special
@@ -16,8 +17,8 @@ _DISTANCE = {"2": "distance_l2", "inf": "distance_linf"}
 class _RunClaim(Claim):
     """A claim about the run's own certificates, where the run is of the kind the claim speaks about."""
 
-    def applies(self, evidence: Evidence) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def applies(self, evidence: Evidence) -> bool: ...
 
     def exact(self, evidence: Evidence) -> list[LedgerRow]:
         """Cases solved without sampling."""

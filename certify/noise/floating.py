@@ -6,6 +6,7 @@ copies of two inputs apart and falsify the certificate; ``certify.noise.lattice`
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -20,7 +21,7 @@ EXACT_ARITHMETIC_ONLY = "exact arithmetic only: floating-point rounding is not c
 
 
 @dataclass(frozen=True)
-class FloatNoise:
+class FloatNoise(ABC):
     """Base of the floating-point laws; children give ``name``, ``parameters`` and ``law``."""
 
     purpose: int = 0
@@ -32,13 +33,13 @@ class FloatNoise:
     def label(self) -> str:
         return f"{self.name} noise, {EXACT_ARITHMETIC_ONLY}"
 
+    @abstractmethod
     def parameters(self) -> dict[str, Any]:
         """The law's own parameters, as JSON types."""
-        raise NotImplementedError
 
+    @abstractmethod
     def law(self, shape: tuple[int, ...]) -> Law:
         """How words become noise for inputs of ``shape``."""
-        raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
         return {"name": self.name, **self.parameters(), "generator": NAME}

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import attack_strength, gpu
+from benchmarks import attack_fixtures, attack_strength, gpu
 
 
 def test_the_gpu_benchmark_runs_on_a_cpu_and_names_what_it_left_out(monkeypatch):
@@ -41,8 +41,8 @@ def test_strength_rows_compare_tools_on_the_same_inputs(monkeypatch):
     monkeypatch.setattr(attack_strength, "TOOLS", tools)
     torch.manual_seed(0)
     x = torch.rand(6, 1, 8, 8)
-    model = attack_strength.small_mlp().eval()
-    fixture = attack_strength.Fixture("mlp", model, x, model(x).argmax(1))
+    model = attack_fixtures.small_mlp().eval()
+    fixture = attack_fixtures.Fixture("mlp", model, x, model(x).argmax(1))
     ours, idle, cheat = attack_strength.compare(fixture, "2", 0.05)
     assert idle["survived"] == 1.0
     assert idle["we miss"] == 0
