@@ -189,15 +189,17 @@ def certificate_row(
         return claim.undetermined(quantity, "no certified input")
     field = key or _DISTANCE.get(str(evidence.settings.get("norm", "2")), "distance")
     nearest = evidence.distances(field)
-    cases = [(rescale(r.radius), float(nearest[r.index][field]), r) for r in certified if r.index in nearest]
+    cases = [
+        (rescale(r.radius), float(nearest[r.index][field]), r.index) for r in certified if r.index in nearest
+    ]
     if not cases:
         return claim.undetermined(quantity, "no confirmed attack to compare with")
     refuted = [case for case in cases if case[0] >= case[1]]
-    radius, distance, record = max(cases, key=lambda case: case[0] / max(case[1], 1e-300))
+    radius, distance, index = max(cases, key=lambda case: case[0] / max(case[1], 1e-300))
     return claim.row(
         quantity, "violated" if refuted else "holds", theory=radius, measured=distance,
-        low=radius, high=rescale(record.radius_upper), slack=distance - radius,
+        low=distance, high=distance, slack=distance - radius,
         violations=len(refuted), checked=len(cases),
-        example={"index": record.index, "radius": radius, "distance": distance},
+        example={"index": index, "radius": radius, "distance": distance},
         note="the input where the radius comes closest to the attack's distance",
     )  # fmt: skip

@@ -38,23 +38,23 @@ class _RadiusClaim(Claim):
                 radius = max(radius, record.radius)
             found = nearest.get(record.index)
             distance = None if found is None else float(found["distance_l2"])
-            cases.append((record.index, radius, entry, distance, found))
-        attacked = [case for case in cases if case[3] is not None]
+            cases.append((record.index, radius, distance, found))
+        attacked = [case for case in cases if case[2] is not None]
         if not attacked:
             radii = sorted(case[1] for case in cases)
             return self.row(
                 quantity, "undetermined", theory=radii[len(radii) // 2], checked=0,
                 note=f"median over {len(radii)} certified inputs; no confirmed attack to compare with",
             )  # fmt: skip
-        refuted = [case for case in attacked if case[1] >= case[3]]
-        index, radius, entry, distance, found = max(attacked, key=lambda case: case[1] / max(case[3], 1e-300))
+        refuted = [case for case in attacked if case[1] >= case[2]]
+        index, radius, distance, found = max(attacked, key=lambda case: case[1] / max(case[2], 1e-300))
         return self.row(
             quantity,
             "violated" if refuted else "holds",
             theory=radius,
             measured=distance,
-            low=entry["low"],
-            high=entry["high"],
+            low=distance,
+            high=distance,
             slack=distance - radius,
             violations=len(refuted),
             checked=len(attacked),

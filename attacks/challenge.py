@@ -16,6 +16,9 @@ from attacks.threat import Threat
 from certify.errors import InvalidInput
 from certify.records import Record, Run
 
+#: What the outcomes of a challenge give as their preset.
+NAME = "challenge"
+
 
 def challenge(
     g: Any,
@@ -33,12 +36,13 @@ def challenge(
 
     ``x`` (n, *shape) are the inputs that ``run`` certified, ``ids`` (default 0, 1, ...) their ids.
     Every certified record with a positive radius is attacked: label = the certified class, eps =
-    its radius, norm = the run's. The outcomes' ``target`` is the certified class. A hit is
+    its radius, norm = the run's. The outcomes' ``target`` is the certified class, their ``preset``
+    "challenge". A hit is
     confirmed with fresh noise, and each is wrong with probability at most ``budget.alpha``;
     ``run.contradictions(...)`` of the result must be empty. Raises InvalidInput when an input of
     the run is missing, or nothing was certified.
     """
-    notify = None if on_outcome is None else (lambda o: on_outcome(_at_the_input(o)))
+    notify = None if on_outcome is None else (lambda o: on_outcome(_told(o)))
     names = list(range(len(x))) if ids is None else [int(i) for i in ids]
     place = {name: k for k, name in enumerate(names)}
     claims = [r for r in run if r.certified and r.radius > 0]
@@ -50,11 +54,15 @@ def challenge(
         eps=[r.radius for r in claims], threat=threat, preset="smoothed", seed=seed, budget=budget,
         progress=progress, ids=[r.index for r in claims], known=known, on_outcome=notify,
     )  # fmt: skip
-    return AttackRun([_at_the_input(o) for o in outcomes], threat, "smoothed")
+    return AttackRun([_told(o) for o in outcomes], threat, NAME)
 
 
-def _at_the_input(outcome: AttackOutcome) -> AttackOutcome:
-    """A certified class that the prediction test contradicts at the input is a hit at distance 0."""
+def _told(outcome: AttackOutcome) -> AttackOutcome:
+    """The outcome under the challenge's own name.
+
+    A certified class that the prediction test contradicts at the input is a hit at distance 0.
+    """
+    outcome = dataclasses.replace(outcome, preset=NAME)
     label = outcome.details.get("label")
     if outcome.status is not AttackStatus.CLEAN_ERROR or label is None:
         return outcome

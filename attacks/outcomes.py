@@ -15,7 +15,7 @@ import numpy as np
 
 from attacks.threat import Threat
 from certify.errors import InvalidSetting
-from certify.records import Estimate
+from certify.records import Estimate, median_distance
 
 if TYPE_CHECKING:
     import pandas
@@ -143,6 +143,10 @@ class AttackRun(Sequence[AttackOutcome]):
         k, n = self.counts()["survived"], len(self.outcomes)
         low, high = binomial_interval(k, n, 1 - level)
         return Estimate(k / n, low, high, level, "clopper-pearson", at=self.threat.eps)
+
+    def median_distance(self) -> float | None:
+        """Median distance of the confirmed adversarial inputs, in the threat's norm; None without any."""
+        return median_distance((str(o.status), o.distance) for o in self.outcomes)
 
     def clean_accuracy(self) -> float:
         """Share of the inputs that were classified correctly before the attack."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +202,17 @@ class Run(Sequence[Record]):
             )
         norm = str(self.settings.get("norm", "2"))
         return [o for o in outcomes if _contradicts(o, known.get(o.index), norm)]
+
+
+def median_distance(found: Iterable[tuple[str, float | None]]) -> float | None:
+    """Median distance of the confirmed adversarial inputs; None where there is none.
+
+    ``found``: status and distance of each attack outcome. Only "broken" ones count; of an even
+    number the mean of the two middle distances. Inputs that were not broken have no distance, so
+    where some survived this is no median over all inputs.
+    """
+    distances = [distance for status, distance in found if status == "broken" and distance is not None]
+    return statistics.median(distances) if distances else None
 
 
 def _contradicts(outcome: Any, record: Record | None, norm: str) -> bool:

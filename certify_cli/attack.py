@@ -215,7 +215,7 @@ def _run(target: Any, dataset: Any, threat: Any, preset: str, seed: int, **resum
 
 def _show(outcomes: AttackRun, *, as_json: bool, hits: list[Any]) -> None:
     accuracy = outcomes.robust_accuracy()
-    distances = sorted(o.distance for o in outcomes if o.distance is not None)
+    median = outcomes.median_distance()
     summary = {
         "preset": outcomes.preset,
         "norm": outcomes.threat.norm_name,
@@ -228,12 +228,14 @@ def _show(outcomes: AttackRun, *, as_json: bool, hits: list[Any]) -> None:
             "high": accuracy.high,
             "level": accuracy.level,
         },
-        "median_distance": distances[len(distances) // 2] if distances else None,
+        "median_distance": median,
         "contradictions": [o.to_json() for o in hits],
     }
     if as_json:
         common.print_json(summary)
         return
+    from reports.numbers import distance_up
+
     console = common.tables()
     console.print(
         f"preset {summary['preset']}, l_{summary['norm']}"
@@ -245,8 +247,8 @@ def _show(outcomes: AttackRun, *, as_json: bool, hits: list[Any]) -> None:
         f"survived {accuracy.value:.3f} "
         f"({accuracy.level:.0%} interval {accuracy.low:.3f} to {accuracy.high:.3f})"
     )
-    if distances:
-        console.print(f"median confirmed distance {summary['median_distance']:.4f}")
+    if median is not None:
+        console.print(f"median distance of the broken {distance_up(median, 4)}")
     if hits:
         console.print(
             f"CONTRADICTION: {len(hits)} confirmed attacks lie inside certified balls; the run is invalid"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from certify.records import Record
+#: The preset that a challenge of a run's certificates gives its outcomes (``attacks.challenge``).
+CHALLENGE = "challenge"
 
 
 @dataclass(frozen=True)
@@ -40,26 +40,24 @@ class AttackGroup:
         return "smoothed classifier" if self.smoothed else "base model"
 
 
-def grouped(
-    attacks: Iterable[Mapping[str, Any]], records: Mapping[int, Record], norm: str
-) -> tuple[AttackGroup, ...]:
-    """The groups, smoothed classifier first; ``records`` and ``norm`` are those of the run.
+def grouped(attacks: Iterable[Mapping[str, Any]], norm: str) -> tuple[AttackGroup, ...]:
+    """The groups, smoothed classifier first; ``norm`` is that of the run.
 
-    Outcomes whose budget is the certified ball of their own input form one group, ``inside``.
+    The outcomes of a challenge, each within the certified ball of its own input, form one group,
+    ``inside``.
     """
     found: dict[tuple[bool, str, float | None, str], list[Mapping[str, Any]]] = {}
+    inside: list[Mapping[str, Any]] = []
     for o in attacks:
+        if o.get("preset") == CHALLENGE:
+            inside.append(o)
+            continue
         key = (bool(o["smoothed"]), str(o["norm"]), o.get("eps"), str(o.get("preset", "")))
         found.setdefault(key, []).append(o)
-    groups: list[AttackGroup] = []
-    inside: list[Mapping[str, Any]] = []
-    for key in sorted(found, key=lambda k: (not k[0], k[1], -1.0 if k[2] is None else k[2], k[3])):
-        if all(_inside(o, records.get(o["index"]), norm) for o in found[key]):
-            inside += found[key]
-        else:
-            groups.append(AttackGroup(*key, tuple(found[key])))
+    order = sorted(found, key=lambda k: (not k[0], k[1], -1.0 if k[2] is None else k[2], k[3]))
+    groups = [AttackGroup(*key, tuple(found[key])) for key in order]
     if inside:
-        groups.append(AttackGroup(True, norm, None, str(inside[0]["preset"]), tuple(inside), inside=True))
+        groups.append(AttackGroup(True, norm, None, CHALLENGE, tuple(inside), inside=True))
     return tuple(groups)
 
 
@@ -72,11 +70,3 @@ def established(outcome: Mapping[str, Any]) -> int | None:
 def norm_name(norm: str) -> str:
     """How the norm of a threat or a certificate is written."""
     return {"2": "ℓ₂", "inf": "ℓ∞", "1": "ℓ₁"}.get(norm, f"ℓ{norm}")
-
-
-def _inside(outcome: Mapping[str, Any], record: Record | None, norm: str) -> bool:
-    if record is None or not (record.certified and record.radius > 0):
-        return False
-    eps, same = outcome.get("eps"), bool(outcome["smoothed"]) and str(outcome["norm"]) == norm
-    # Attacks compute in single precision: their eps is the radius to seven digits.
-    return same and eps is not None and math.isclose(eps, record.radius, rel_tol=1e-6)

@@ -162,7 +162,7 @@ class Evidence:
 
     @cached_property
     def groups(self) -> tuple[AttackGroup, ...]:
-        return grouped(self.attacks, self.by_index, self.norm)
+        return grouped(self.attacks, self.norm)
 
     @cached_property
     def by_index(self) -> dict[int, Record]:

@@ -11,7 +11,7 @@ from typing import Any
 from scipy import special
 
 from certify.radii import RADII
-from certify.records import Estimate, Run, Status
+from certify.records import Estimate, Run, Status, median_distance
 from reports.attack_groups import AttackGroup
 from reports.evidence import LEVEL, Evidence, verdict_of
 from reports.numbers import distance_up, radius_down
@@ -265,8 +265,6 @@ def _gradient_free(outcome: Mapping[str, Any]) -> bool:
 
 
 def _attack_row(group: AttackGroup) -> dict[str, Any]:
-    broken = [o["distance"] for o in group.outcomes if o["status"] == "broken"]
-    distances = [d for d in broken if d is not None]
     statuses = ("clean_error", "broken", "survived", "unconfirmed", "error")
     row: dict[str, Any] = {s: group.number(s) for s in statuses}
     row |= {
@@ -275,7 +273,7 @@ def _attack_row(group: AttackGroup) -> dict[str, Any]:
         "preset": group.preset,
         "inputs": len(group.outcomes),
         "black_box": sum(_gradient_free(o) for o in group.outcomes),
-        "median": statistics.median(distances) if distances else None,
+        "median": median_distance((o["status"], o["distance"]) for o in group.outcomes),
         "seconds": math.fsum(float(o.get("seconds") or 0) for o in group.outcomes),
     }
     return row

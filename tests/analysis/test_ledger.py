@@ -86,6 +86,13 @@ def test_evidence_that_is_not_a_counterexample_is_ignored(changes):
     assert table.alarms == []
 
 
+@pytest.mark.parametrize("claim", ["T1", "T2", "T5", "T10"])
+def test_the_interval_of_a_row_belongs_to_what_was_measured(claim):
+    for row in ledger(half_space_run(DISTANCES), attacks=[broken(2, DISTANCES[2] * 1.5)]).claim(claim):
+        if row.measured is not None:
+            assert row.low <= row.measured <= row.high, row.quantity
+
+
 def test_half_space_always_refutes_the_printed_radius_exactly():
     row = ledger().claim("T1")[1]
     assert row.status == "violated"

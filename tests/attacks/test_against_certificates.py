@@ -42,6 +42,7 @@ def test_a_right_certificate_withstands_the_challenge(certified):
     g, x, _, run = certified
     tried = challenge(g, run, x, seed=1, budget=BUDGET)
     assert len(tried) == sum(r.certified for r in run)
+    assert {o.preset for o in tried} == {tried.preset, "challenge"}
     assert tried.counts()["broken"] == 0
     assert run.contradictions(tried) == []
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import attacks
 import reports
 from certify.records import Estimate, Run, Status
-from reports import numbers
+from reports import numbers, tables
 from reports.evidence import Evidence, _round_step
 from reports.latex import escape
 from reports.svg import ticks
@@ -147,7 +148,7 @@ def challenge_of(stored) -> list[dict]:
     """One outcome per certified ball: attacked within its own radius, towards leaving its class."""
     return [
         {"index": r.index, "target": r.label, "smoothed": True, "norm": "2",
-         "eps": float(np.float32(r.radius)), "preset": "smoothed", "clean_correct": True,
+         "eps": float(np.float32(r.radius)), "preset": "challenge", "clean_correct": True,
          "status": "survived",
          "distance": None, "distance_l2": None, "distance_linf": None, "prediction": None, "seconds": 0.1}
         for r in stored.run
@@ -167,6 +168,28 @@ def test_attacks_inside_the_balls_are_one_group_and_do_not_flatter_the_curve(tmp
     page = reports.build(stored).html.read_text(encoding="utf-8")
     assert "inside each certified ball" in page
     assert "balls were attacked from inside" in page
+
+
+def test_an_attack_whose_budget_happens_to_be_a_radius_is_no_challenge():
+    stored = stored_run(inputs=20)
+    ordinary = [o | {"preset": "smoothed"} for o in challenge_of(stored)]
+    stored.attacks = ordinary + challenge_of(stored)
+    evidence = Evidence.of(stored)
+    assert evidence.challenged == len(ordinary)
+    assert sum(len(g.outcomes) for g in evidence.groups if not g.inside) == len(ordinary)
+
+
+def test_command_and_page_take_the_same_median():
+    stored = stored_run(inputs=31)
+    group = next(g for g in Evidence.of(stored).groups if g.smoothed and g.number("broken") > 1)
+    for n in (2, 3):
+        rows = [o for o in group.outcomes if o["status"] == "broken"][:n]
+        rows.append(rows[0] | {"status": "unconfirmed", "distance": 1e-9})  # measured, not confirmed
+        row = tables.attack_rows(Evidence.of(replace(stored, attacks=rows)))[0]
+        found = attacks.AttackRun(
+            [attacks.AttackOutcome.from_json(o) for o in rows], attacks.Threat(2), "smoothed"
+        )
+        assert row["median"] == found.median_distance() == np.median([o["distance"] for o in rows[:n]])
 
 
 def test_a_ball_that_gives_way_is_a_contradiction():
