@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: env demo test test-browser test-slow soak lint format bench clean
+.PHONY: env demo test check-install test-browser test-slow soak lint format bench clean
 
 env: $(STAMP)
 
@@ -25,6 +25,9 @@ demo: env
 
 test: env
 	$(BIN)/python -m pytest
+
+check-install:
+	$(PYTHON) tests/check_install.py
 
 test-browser: env
 	$(BIN)/python -m pytest -m browser tests/browser

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from certify.errors import InvalidSetting
 from certify.sampling.first_linear import Reduced, reduce_first_linear
@@ -33,6 +35,39 @@ def check_classes(num_classes: int | None, header: Any) -> int:
             remedy="pass num_classes=10 (the width of the model's output)",
         )
     return int(num_classes)
+
+
+def declared(
+    model: Any, data: Any, *, num_classes: int | None, grid: float | None, bounds: Any
+) -> tuple[int, float | None, tuple[float, float] | None]:
+    """Classes, grid and bounds: as given, else those of ``data``, of the model's header, of 8-bit images.
+
+    ``bounds`` "header" stands for "not given", as None means unbounded.
+    """
+    header = getattr(model, "certify_header", None)
+    if data is not None and num_classes is None:
+        num_classes = measured_classes(model, data) if header is None else header.num_classes
+    source = data if data is not None else header
+    if isinstance(bounds, str):
+        bounds = (source.low, source.high) if source is not None else (0.0, 1.0)
+    if grid is None:
+        grid = source.grid if source is not None else 1 / 255
+    return check_classes(num_classes, header), grid, bounds
+
+
+def measured_classes(model: Any, data: Any) -> int:
+    """The classes of ``data``; where they were only counted, those of a model that knows more.
+
+    A few inputs need not show every class. A model with too few classes, or another answer
+    altogether, is left to ``certify.contract.check_output`` to name.
+    """
+    if not data.counted:
+        return data.num_classes
+    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    with torch.inference_mode():
+        out = model(data.x[:1].to(tensors[0].device if tensors else "cpu"))
+    wide = isinstance(out, Tensor) and out.dim() == data.y.dim() + 1 and out.shape[1] > data.num_classes
+    return out.shape[1] if wide else data.num_classes
 
 
 def check_batch_size(size: int | None) -> int | None:

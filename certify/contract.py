@@ -7,7 +7,8 @@ here refuses what would make that statement false or empty, and names the cause.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,19 +116,26 @@ def check_output(logits: Any, *, batch: int, num_classes: int, spatial: Sequence
     Non-finite scores are no error: the smoothing counts them as "no class". Raises InvalidModel.
     """
     if not isinstance(logits, Tensor):
+        places = score_places(logits)
+        has = f"; this answer has {', '.join(map(repr, places))}" if places else ""
         raise InvalidModel(
             f"the model returned a {type(logits).__name__}, not a tensor",
-            why="class scores are read from one tensor (batch, classes)",
-            remedy="wrap the model in a function that returns its logits, e.g. lambda x: model(x)['out']",
+            why=f"class scores are read from one tensor (batch, classes){has}",
+            remedy=f"say where they are: certify.wrap(model, output={places[0]!r})"
+            if places
+            else "wrap the model in a function that returns its logits as one tensor",
         )
     expected = (batch, num_classes, *(spatial or ()))
     if tuple(logits.shape) != expected:
         one_axis = logits.dim() == len(expected) and logits.shape[0] == batch
         classes = f"; it has {logits.shape[1]} classes where {num_classes} were declared" if one_axis else ""
+        single = spatial is None and tuple(logits.shape) in ((batch,), (batch, 1))
         raise InvalidModel(
             f"the model returned shape {tuple(logits.shape)}, expected {expected}",
             why=f"one score per class is needed for each of {batch} inputs{classes}",
-            remedy="give the model's own class count as num_classes, or return logits of that shape",
+            remedy="for a model with one score, that of class 1: certify.wrap(model, binary=True)"
+            if single
+            else "give the model's own class count as num_classes, or return logits of that shape",
         )
     if not logits.is_floating_point():
         raise InvalidModel(
@@ -135,6 +143,33 @@ def check_output(logits: Any, *, batch: int, num_classes: int, spatial: Sequence
             why="class scores are real numbers; the predicted label alone is not enough for a margin",
             remedy="return the logits before argmax",
         )
+
+
+def score_places(answer: Any) -> list[str | int]:
+    """Where tensors lie in a structured model answer: keys or positions, those named like scores first."""
+    if isinstance(answer, Mapping):
+        found = [key for key, value in answer.items() if isinstance(value, Tensor) and isinstance(key, str)]
+    elif isinstance(answer, tuple | list) and not hasattr(answer, "_fields"):
+        found = [i for i, value in enumerate(answer) if isinstance(value, Tensor)]
+    else:
+        names = getattr(answer, "_fields", None) or getattr(answer, "__dict__", {})
+        found = [name for name in names if isinstance(getattr(answer, name, None), Tensor)]
+    return sorted(found, key=lambda place: place not in ("logits", "scores", "out"))
+
+
+def warn_of_probabilities(scores: Tensor) -> None:
+    """A UserWarning if every row is a probability vector, as rows of logits never are by chance.
+
+    Rows of zeros and a one are left alone: a model that votes outright has no logits to give.
+    """
+    inside = bool((scores >= 0).all()) and bool(((scores > 0) & (scores < 1)).any())
+    if len(scores) < 4 or not inside or not bool(((scores.double().sum(dim=1) - 1).abs() < 1e-4).all()):
+        return
+    warnings.warn(
+        "the model returns probabilities, not logits: votes are the same, but soft scores and attacks expect "
+        "logits. Leave its last softmax out, or use certify.wrap(model, scores='probabilities')",
+        stacklevel=2,
+    )
 
 
 def _float_tensor(x: Any) -> Tensor:

@@ -30,7 +30,7 @@ def identify(
     drawn once and for all in the declared range (normal ones where there is none): digests of
     scores would differ between machines in the last bits.
     """
-    from certify.checkpoints import tensor_digest
+    from certify.checkpoints import model_digest
 
     generator = torch.Generator().manual_seed(0)
     if bounds is None:
@@ -45,7 +45,7 @@ def identify(
         found[row] = classifier.vote_alone(points[row : row + 1])
     kind = type(model) if isinstance(model, nn.Module) or not hasattr(model, "__qualname__") else model
     return {
-        "digest": tensor_digest(model.state_dict()) if isinstance(model, nn.Module) else None,
+        "digest": model_digest(model) if isinstance(model, nn.Module) else None,
         "function": f"{kind.__module__}.{kind.__qualname__}",
         "labels": hashlib.sha256(" ".join(map(str, found)).encode()).hexdigest(),
     }

@@ -1,16 +1,18 @@
 """Architectures by name: registered by installed packages, or named as ``module:factory``.
 
 A package registers its networks in the entry-point group ``certify.models``; this floor never imports
-one by itself. A factory is called ``factory(num_classes=K, input_shape=(...), **arguments)`` and returns
-an nn.Module from (batch, *input_shape) to logits (batch, K).
+one by itself. A factory is called ``factory(num_classes=K, input_shape=(...), **arguments)``, where the first
+two are left out if it does not take them, and returns an nn.Module from (batch, *input_shape) to logits
+(batch, K).
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,22 @@ def architecture(name: str) -> Callable[..., Any]:
     return _imported(name, point.module, point.attr)
 
 
+def accepted(factory: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the ``offered`` keyword arguments that ``factory`` takes.
+
+    A class of one's own need not take ``num_classes`` and ``input_shape``: what it does not name in
+    its signature is not passed to it.
+    """
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return dict(offered)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return dict(offered)
+    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return {name: value for name, value in offered.items() if name in names}
+
+
 def _registered(name: str) -> EntryPoint:
     points = {point.value: point for point in entry_points(group=GROUP) if point.name == name}
     if len(points) == 1:
@@ -75,12 +93,14 @@ def _imported(name: str, module_name: str, attribute: str) -> Callable[..., Any]
         raise
     except ModuleNotFoundError as error:
         raise _unusable(
-            name, f"there is no module {error.name!r}", "check its spelling, and run where it can be imported"
+            name, f"there is no module {error.name!r}", _where(module_name, error.name)
         ) from error
     except AttributeError as error:
         raise _unusable(
             name, f"{module_name} has no {attribute!r}", "name a function or class of that module"
         ) from error
+    except TypeError as error:  # a relative name
+        raise _unusable(name, str(error), "name a module that can be imported: --arch mynet:Net") from error
     except Exception as error:
         raise _unusable(
             name, f"importing {module_name} failed: {error!r}", "repair that module; it must import cleanly"
@@ -88,6 +108,19 @@ def _imported(name: str, module_name: str, attribute: str) -> Callable[..., Any]
     if not callable(factory):
         raise _unusable(name, f"{attribute} is a {type(factory).__name__}", "name a function or class")
     return factory
+
+
+def _where(wanted: str, missing: str | None) -> str:
+    """What to do about a module that was not found: looked for, or imported by the one looked for."""
+    if missing != wanted and not wanted.startswith(f"{missing}."):
+        return f"install {missing}: {wanted} imports it"
+    if "/" in wanted or wanted.endswith(".py"):
+        return "name a module, not a file: --arch mynet:Net for the class Net in mynet.py"
+    top = wanted.split(".")[0]
+    return (
+        f"run in the folder that holds {top}.py (now: {Path.cwd()}), or put that folder on PYTHONPATH, "
+        "or install the package it belongs to"
+    )
 
 
 def _search_working_directory_last() -> None:

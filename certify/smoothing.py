@@ -18,9 +18,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from certify.arguments import check_batch_size, check_classes, check_ids, check_sigma, choose_reduction
+from certify.arguments import check_batch_size, check_ids, check_sigma, choose_reduction, declared
 from certify.bounds import check_alpha
-from certify.contract import check_inputs
+from certify.contract import check_inputs, check_model, warn_of_probabilities
+from certify.data.dataset import Dataset
 from certify.geometry import GaussianBall, Geometry, make_geometry, norm_name, parse_norm
 from certify.identity import identify, with_callers
 from certify.inputs import naming_input, refuse_other_inputs
@@ -71,8 +72,8 @@ class Smoothed:
     ``noise``: "lattice" (default; integers on the input grid, sound on real computers) or
     "gaussian" (floating point, a certificate in exact arithmetic only); further laws are listed
     in ``certify.noise``. ``grid``: the step of the input lattice (1/255 for 8-bit images).
-    ``bounds``: the declared input range, None for unbounded. What is not given is read from the
-    model's checkpoint header where it has one. ``batch_size`` only affects speed. ``reduce``: draw
+    ``bounds``: the declared input range, None for unbounded. What is not given is read from ``data``, or
+    from the model's checkpoint header where it has one. ``batch_size`` only affects speed. ``reduce``: draw
     the noise behind a first linear layer (``certify.sampling.first_linear``; default: where possible).
     """
 
@@ -81,6 +82,7 @@ class Smoothed:
         model: Callable[[Tensor], Tensor],
         sigma: float | Tensor,
         *,
+        data: Dataset | None = None,
         num_classes: int | None = None,
         noise: str = "lattice",
         norm: str | float = "2",
@@ -92,17 +94,15 @@ class Smoothed:
         compiled: bool = False,
         reduce: bool | None = None,
     ) -> None:
-        header = getattr(model, "certify_header", None)
         self.sigma = check_sigma(sigma)
-        self.num_classes = check_classes(num_classes, header)
-        if isinstance(bounds, str):
-            bounds = (header.low, header.high) if header is not None else (0.0, 1.0)
-        self.bounds: tuple[float, float] | None = bounds
-        self.grid = grid if grid is not None else (header.grid if header is not None else 1 / 255)
-        self.noise: Noise = make_noise(noise, sigma=self.sigma, grid=self.grid, bounds=bounds)
+        check_model(model)
+        self.num_classes, self.grid, self.bounds = declared(
+            model, data, num_classes=num_classes, grid=grid, bounds=bounds
+        )
+        self.noise: Noise = make_noise(noise, sigma=self.sigma, grid=self.grid, bounds=self.bounds)
         self.norm = norm_name(parse_norm(norm))
         self.model = model
-        self.header = header
+        self.header = getattr(model, "certify_header", None)
         self.classifier = BaseClassifier(
             model, num_classes=self.num_classes, device=device, dtype=dtype, compiled=compiled
         )
@@ -295,6 +295,7 @@ class Smoothed:
         if self.probe is None:
             rows = torch.cat([self.noisy(row, 4, seed=seed, id=0) for row in examples])
             self.probe = self._view.probe(rows, tuple(sorted({7, 32, self.batch_size})))
+            warn_of_probabilities(self._view.logits(rows))
         return Sampler(
             self._view,
             self.noise.for_purpose(PURPOSES[purpose]),

@@ -203,7 +203,8 @@ def _network(arch: str, arguments: dict[str, Any], data: Dataset) -> nn.Module:
 
     factory = registry.architecture(arch)
     try:
-        return factory(num_classes=data.num_classes, input_shape=data.input_shape, **arguments)
+        shapes = {"num_classes": data.num_classes, "input_shape": data.input_shape}
+        return factory(**registry.accepted(factory, shapes) | arguments)
     except CertifyError:
         raise
     except Exception as cause:

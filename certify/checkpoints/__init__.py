@@ -16,14 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from certify.arguments import measured_classes
 from certify.checkpoints.assembly import assemble
 from certify.checkpoints.header import Header, decode, encode
+from certify.checkpoints.onnx_file import OnnxModel, load_onnx
 from certify.checkpoints.tensor_files import read_safetensors, to_bytes
 from certify.checkpoints.torch_archive import load_program, program_kind, read_archive, refuse_program
+from certify.data.dataset import Dataset
 from certify.errors import ArchitectureMismatch, InvalidSetting, UnreadableFile
 from certify.files.safe import atomic_write, open_regular
 
-__all__ = ["Header", "build", "load", "read", "save", "tensor_digest"]
+__all__ = ["Header", "build", "load", "model_digest", "read", "save", "tensor_digest"]
 
 FORMAT = "certify-checkpoint"
 VERSION = 1
@@ -82,8 +85,10 @@ def build(header: Header, state_dict: Mapping[str, Tensor], *, trusted_name: boo
     names, ArchitectureMismatch when weights and architecture differ in any name, shape or type,
     InvalidModel for weights that are NaN or infinite.
     """
-    arguments = {"num_classes": header.num_classes, "input_shape": header.input_shape, **header.arguments}
-    model = assemble(header.architecture, arguments, state_dict, trusted_name=trusted_name)
+    shapes = {"num_classes": header.num_classes, "input_shape": header.input_shape}
+    model = assemble(
+        header.architecture, header.arguments, state_dict, offered=shapes, trusted_name=trusted_name
+    )
     model.certify_header = header  # type: ignore[assignment]
     return model
 
@@ -94,19 +99,25 @@ def load(
     device: torch.device | str = "cpu",
     arch: str | None = None,
     arguments: Mapping[str, Any] | None = None,
+    data: Dataset | None = None,
     trust_model_file: bool = False,
 ) -> nn.Module:
     """A network ready to certify: eval mode, on ``device``, its header as ``.certify_header``.
 
     A checkpoint with a header needs nothing else. ``arch`` ("module:factory" or a registered name)
-    names the network of a bare state dict, called with exactly ``arguments``, or confirms a
-    ``module:factory`` that the header names. ``trust_model_file`` opens TorchScript and torch.export
+    names the network of a bare state dict, called with ``arguments``, or confirms a
+    ``module:factory`` that the header names. ``data`` completes a bare state dict: it gives the factory
+    ``num_classes`` and ``input_shape`` (where it takes them), and the network a header.
+    ``trust_model_file`` opens TorchScript and torch.export
     files, which can run code, and believes any architecture name in the header; ``.certify_header`` is
-    None where there is no header.
+    None where there is no header. ONNX files (``.onnx``) run by onnxruntime, and have none.
 
     Raises as ``read`` and ``build``.
     """
     path = Path(path)
+    if path.suffix == ".onnx":
+        _refuse_options(path, arch, arguments)
+        return load_onnx(path, device)
     program = None if _is_safetensors(path) else program_kind(path)
     if program is not None:
         if not trust_model_file:
@@ -118,11 +129,14 @@ def load(
     if header is None:
         if arch is None:
             read(path)
-        model = assemble(arch or "", dict(arguments or {}), tensors, trusted_name=True)
-        model.certify_header = None  # type: ignore[assignment]
-        return model.to(device)
+        return _completed(arch or "", dict(arguments or {}), tensors, data).to(device)
     _check_overrides(path, header, arch, arguments)
     return build(header, tensors, trusted_name=arch is not None or trust_model_file).to(device)
+
+
+def model_digest(model: nn.Module) -> str:
+    """What names a network in a run: its weights (``tensor_digest``), or an ONNX file's own SHA-256."""
+    return model.file_digest if isinstance(model, OnnxModel) else tensor_digest(model.state_dict())
 
 
 def tensor_digest(state_dict: Mapping[str, Tensor]) -> str:
@@ -137,6 +151,39 @@ def tensor_digest(state_dict: Mapping[str, Tensor]) -> str:
         sha.update(f"{json.dumps(name)} {kind} {list(tensor.shape)}\n".encode())
         sha.update(tensor.flatten().view(torch.uint8).numpy().data)
     return sha.hexdigest()
+
+
+def _completed(
+    arch: str, arguments: dict[str, Any], tensors: Mapping[str, Tensor], data: Dataset | None
+) -> nn.Module:
+    """The network of a bare state dict; with ``data``, described by a header as if saved with one."""
+    shapes = {} if data is None else {"num_classes": data.num_classes, "input_shape": data.input_shape}
+    model = assemble(arch, arguments, tensors, offered=shapes, trusted_name=True)
+    header = None
+    if data is not None:
+        classes = measured_classes(model, data)
+        facts = (
+            classes,
+            data.input_shape,
+            data.low,
+            data.high,
+            data.grid,
+            {"name": data.name},
+            {},
+            data.task,
+        )
+        header = Header(arch, arguments, *facts)
+    model.certify_header = header  # type: ignore[assignment]
+    return model
+
+
+def _refuse_options(path: Path, arch: str | None, arguments: Mapping[str, Any] | None) -> None:
+    if arch is not None or arguments:
+        raise ArchitectureMismatch(
+            f"{path} needs no architecture",
+            why="an ONNX file holds the whole network, not only its weights",
+            remedy="leave --arch and --arch-args out",
+        )
 
 
 def _content(path: Path) -> tuple[Header | None, dict[str, Tensor]]:
@@ -202,7 +249,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         raise UnreadableFile(
             f"{path} holds no state dict",
             why=f"it contains {'nothing' if content == {} else 'a ' + type(content).__name__}",
-            remedy="write it with certify.checkpoints.save, or torch.save(model.state_dict(), path)",
+            remedy="write it with certify.save, or torch.save(model.state_dict(), path)",
         )
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):

@@ -10,17 +10,23 @@ from torch import Tensor, nn
 
 from certify.contract import check_weight
 from certify.errors import ArchitectureMismatch, CertifyError, UntrustedFile
-from certify.registry import architecture
+from certify.registry import accepted, architecture
 
 #: What a network may need beyond its stored weights (buffers that are not saved), in bytes.
 SLACK = 2**24
 
 
 def assemble(
-    name: str, arguments: Mapping[str, Any], state_dict: Mapping[str, Tensor], *, trusted_name: bool
+    name: str,
+    arguments: Mapping[str, Any],
+    state_dict: Mapping[str, Tensor],
+    *,
+    offered: Mapping[str, Any] | None = None,
+    trusted_name: bool,
 ) -> nn.Module:
     """Build the architecture, compare it with the weights, load them, and switch to eval mode.
 
+    The factory gets all ``arguments``, and of what is ``offered`` beside them what it takes.
     The network is first laid out without memory, so that arguments which describe a
     giant are refused rather than allocated. The caller's random stream is left as it was.
     Raises UntrustedFile, ArchitectureMismatch, InvalidModel.
@@ -32,6 +38,7 @@ def assemble(
             remedy=f"if you know this module, confirm it: --arch {name} (certify.load(path, arch={name!r}))",
         )
     factory = architecture(name)
+    arguments = accepted(factory, offered or {}) | dict(arguments)
     for key, tensor in state_dict.items():
         check_weight(key, tensor)
     layout = _layout(factory, name, arguments)
@@ -71,8 +78,8 @@ def _call(factory: Any, name: str, arguments: Mapping[str, Any]) -> nn.Module:
         raise ArchitectureMismatch(
             f"the architecture {name!r} could not be built",
             why=f"{type(error).__name__}: {error}",
-            remedy="check the arguments stored in the checkpoint (or given with the architecture): "
-            + ", ".join(f"{k}={v!r}" for k, v in arguments.items()),
+            remedy="check the arguments stored in the checkpoint or given as --arch-args: "
+            + (", ".join(f"{k}={v!r}" for k, v in arguments.items()) or "there are none"),
         ) from error
     if not isinstance(model, nn.Module):
         raise ArchitectureMismatch(

@@ -121,5 +121,5 @@ def _wrong(source: str, why: str) -> UnreadableFile:
     return UnreadableFile(
         f"{source} does not describe itself correctly",
         why=why,
-        remedy="write it with certify.checkpoints.save, or load a bare state dict with --arch module:factory",
+        remedy="write it with certify.save, or load a bare state dict with --arch module:factory",
     )

@@ -35,7 +35,7 @@ _ENTRY = re.compile(
 )
 _RESAVE = (
     "in an environment where you trust the file: "
-    "torch.save(model.state_dict(), path), or certify.checkpoints.save(path, model, header)"
+    "torch.save(model.state_dict(), path), or certify.save(model, path, data=...)"
 )
 
 
@@ -188,6 +188,6 @@ def refuse_program(path: Path, kind: str) -> UntrustedFile:
     return untrusted(
         path,
         f"it is a {kind}: loading one can run any code it contains",
-        "save the weights instead (certify.checkpoints.save), or pass trust_model_file=True "
+        "save the weights instead (certify.save), or pass trust_model_file=True "
         "(--trust-model-file) if you trust whoever wrote it",
     )

@@ -18,7 +18,8 @@ class Dataset:
     ``low`` and ``high`` are the declared input range, in the units of x. ``grid`` is the step of
     the lattice the inputs lie on (1/255 for 8-bit images), None where none is declared.
     ``ids``: (n,) int64, the position within the whole split: it keys an input's noise, so that a
-    part of a split gets the same certificates as the whole.
+    part of a split gets the same certificates as the whole. ``counted`` says that nobody declared
+    ``num_classes``: it is the largest label plus one, and a model may know further classes.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Dataset:
     ids: Tensor
     classes: tuple[str, ...]
     task: str = "classification"
+    counted: bool = False
 
     def __len__(self) -> int:
         return self.x.shape[0]

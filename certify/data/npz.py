@@ -64,7 +64,18 @@ def npz(path: Path, split: str) -> Dataset:
         )
     task = "segmentation" if dense else "classification"
     return Dataset(
-        str(path), split, inputs, labels, num_classes, low, high, grid, whole_split(len(inputs)), names, task
+        str(path),
+        split,
+        inputs,
+        labels,
+        num_classes,
+        low,
+        high,
+        grid,
+        whole_split(len(inputs)),
+        names,
+        task,
+        counted="num_classes" not in arrays and "classes" not in arrays,
     )
 
 
