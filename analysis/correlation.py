@@ -25,6 +25,7 @@ class RankCorrelation:
     level: float
 
     def to_json(self) -> dict[str, float | str | int]:
+        """Plain JSON types."""
         return asdict(self)
 
 
@@ -41,6 +42,7 @@ def rank_correlations(
     The interval is the percentile bootstrap over networks. A network on which a measure is not finite
     is left out of that measure's ranking (``networks`` counts the rest); a measure that is constant,
     or finite on fewer than four networks, has no ranking. Reference: Kendall 1938; Jiang et al., ICLR 2020.
+    Raises InvalidInput for fewer than four gaps, or a measure with another number of values.
     """
     gap = np.asarray(gaps, dtype=np.float64)
     if len(gap) < 4 or not np.isfinite(gap).all():

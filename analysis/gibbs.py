@@ -40,6 +40,7 @@ class Gibbs:
         return cls(model, {k: v.detach() for k, v in model.named_parameters()}, scale)
 
     def deviation(self, name: str) -> Tensor | float:
+        """Standard deviation of the noise on the parameter ``name``."""
         return self.scale if isinstance(self.scale, int | float) else self.scale[name]
 
     def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
@@ -132,6 +133,7 @@ def perturbation_bounds(
     The prior is N(w0, s^2 I) with w0 = ``prior`` (zero where None), the posterior N(w, s^2 I), so that
     KL = |w - w0|^2 / (2 s^2); s is the best of ``SCALES`` and the union bound pays for the choice.
     ``prior`` must not depend on (x, y): initial weights, or weights trained on other data.
+    Raises InvalidInput for a network without weights.
     """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     mean = {k: v.detach().cpu() for k, v in model.named_parameters()}

@@ -40,6 +40,7 @@ class MeasuredGap:
     predictor: str
 
     def to_json(self) -> dict[str, float | int | str]:
+        """Plain JSON types."""
         return asdict(self)
 
 
@@ -161,7 +162,7 @@ def kl_bernoulli(q: float, p: float) -> float:
 
 
 def kl_inverse(q: float, budget: float) -> float:
-    """The largest p with kl(q | p) <= budget, rounded outward (up)."""
+    """The largest p with kl(q | p) <= budget, rounded outward (up). Raises InvalidSetting."""
     if not (0 <= q <= 1 and budget >= 0):
         raise InvalidSetting(
             f"kl_inverse({q!r}, {budget!r}) is undefined",

@@ -87,6 +87,7 @@ class Evidence:
 
     @property
     def dim(self) -> int | None:
+        """Coordinates of one input; None where the run does not say."""
         value = self.settings.get("dim")
         return int(value) if value else None
 
@@ -148,6 +149,7 @@ class Claim(ABC):
         )
 
     def undetermined(self, quantity: str, why: str) -> LedgerRow:
+        """A row that says why nothing could decide the claim."""
         return self.row(quantity, "undetermined", note=why)
 
 
@@ -173,6 +175,7 @@ class Ledger:
         return [row for row in self.rows if row.sound and row.status == "violated"]
 
     def to_json(self) -> dict[str, Any]:
+        """Plain JSON types: one entry per row, under "claims"."""
         return {"claims": [row.to_json() for row in self.rows]}
 
     def frame(self) -> pandas.DataFrame:

@@ -35,9 +35,11 @@ class LipschitzBracket:
 
     @property
     def lower(self) -> float:
+        """The largest of the three lower bounds."""
         return max(self.sampled, self.gradient, self.ascent)
 
     def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
         return {
             "sampled": self.sampled, "gradient": self.gradient, "ascent": self.ascent, "lower": self.lower,
             "upper": self.upper if math.isfinite(self.upper) else None,
@@ -48,7 +50,10 @@ class LipschitzBracket:
 def lipschitz_bracket(
     model: nn.Module, x: Tensor, *, generator: torch.Generator | None = None, ascent_steps: int = 30
 ) -> LipschitzBracket:
-    """Lower estimates at the inputs (n, *shape) and the certified upper bound where there is one."""
+    """Lower estimates at the inputs (n, *shape) and the certified upper bound where there is one.
+
+    Raises InvalidInput without inputs.
+    """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     if len(x) == 0:
         raise InvalidInput("no inputs", why="an empty batch has no gradients", remedy="pass some inputs")

@@ -38,9 +38,11 @@ class ResidualGap:
 
     @property
     def largest(self) -> float:
+        """The largest gap over inputs and classes."""
         return max(self.values)
 
     def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
         ordered = sorted(self.values)
         return {
             "median": ordered[len(ordered) // 2], "largest": self.largest, "half_width": self.half_width,
@@ -63,6 +65,7 @@ def residual_gap(
 
     ``field(x, t)`` returns class probabilities (batch, classes); ``horizon`` is T. Pass the data, or
     points along an attack's path, where a small training residual is least to be expected.
+    Raises InvalidSetting (sigma <= 0, no draws, delta outside (0, 1)).
     """
     if sigma <= 0 or draws < 1 or not 0 < delta < 1:
         raise InvalidSetting(
@@ -91,6 +94,7 @@ def radius_with_gap(u_a: float, u_b: float, eta: float, sigma: float) -> float:
 
     Largest r with Phi(Phi^-1(u_A - eta) - r/sigma) - Phi(Phi^-1(u_B + eta) + r/sigma) > 2 eta, where u_A, u_B
     are the network's own top probabilities at (x, T). 0 where there is none. eta = 0 is Cohen's radius.
+    Raises InvalidSetting where these are not probabilities and a gap.
     """
     if not (0 <= u_b <= u_a <= 1 and eta >= 0 and sigma > 0):
         raise InvalidSetting(

@@ -1,8 +1,10 @@
 """What can be broken: attacks on a model and on its smoothed version, judged.
 
-from attacks import Threat, attack
-run = attack(model, x, y, threat=Threat(norm=2, eps=0.5), preset="standard", seed=0)
-run.counts(), run.robust_accuracy(), run.frame()
+    from attacks import Threat, attack
+    run = attack(model, x, y, threat=Threat(norm=2, eps=0.5), preset="standard", seed=0)
+    run.counts(), run.robust_accuracy(), run.frame()
+
+Only what one judge confirmed counts as broken; an input that was not *survived this preset*, no more.
 """
 
 from attacks.budget import Budget

@@ -74,6 +74,7 @@ class AttackOutcome:
 
     @property
     def broken(self) -> bool:
+        """Whether the judge confirmed an adversarial input."""
         return self.status is AttackStatus.BROKEN
 
     def to_json(self) -> dict[str, Any]:
@@ -85,6 +86,7 @@ class AttackOutcome:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any], adversarial: np.ndarray | None = None) -> AttackOutcome:
+        """The outcome that ``to_json`` wrote; the array is given apart."""
         known = {f.name for f in fields(cls)} - {"adversarial"}
         values = {k: v for k, v in row.items() if k in known}
         values["status"] = AttackStatus(values["status"])

@@ -38,7 +38,8 @@ def dense_upper(weight: Tensor, *, method: Literal["svd", "gram"] = "svd", itera
     8 (rows + columns) 2^-52. ``gram``: |G_k|_F^(1/2^k) for G_0 = W, G_{j+1} = G_j^H G_j, with the
     rounding error of every product added back (no backward-error constant is assumed).
     Reference for the iteration: Delattre et al., "Efficient bound of Lipschitz constant for
-    convolutional layers by Gram iteration", ICML 2023, Theorem 2.1. Raises InvalidInput (NaN, not a matrix).
+    convolutional layers by Gram iteration", ICML 2023, Theorem 2.1. Raises InvalidInput (NaN, not a matrix)
+    and InvalidSetting (another method).
     """
     weight = _matrix(weight)
     if weight.numel() == 0:
@@ -70,7 +71,7 @@ def conv2d_upper(
     convolution on a torus of side H + dilation (kh - 1), so its norm is at most the largest singular
     value of the symbol over that torus's frequencies. A stride only drops rows. With
     ``circular=True`` the torus has side H and the value is exact for stride 1.
-    Reference: Sedghi, Gupta and Long, ICLR 2019 (circular case).
+    Reference: Sedghi, Gupta and Long, ICLR 2019 (circular case). Raises InvalidInput (NaN, another shape).
     """
     if weight.ndim != 4 or not bool(torch.isfinite(weight).all()):
         raise InvalidInput(
@@ -105,7 +106,7 @@ def gradient_step_upper(operator_norm: float, step: float, decay: float, *, slop
 
     The Jacobian is symmetric with eigenvalues between 1 - step (decay + slope |W|^2) and
     1 - step decay: a one-sided (monotone) bound, below 1 for decay > 0 and a small enough step.
-    ``operator_norm`` must itself be an upper bound on |W|_2.
+    ``operator_norm`` must itself be an upper bound on |W|_2. Raises InvalidSetting (negative, NaN).
     """
     if min(operator_norm, step, decay, slope) < 0 or not math.isfinite(operator_norm + step + decay + slope):
         raise InvalidSetting(

@@ -57,6 +57,7 @@ class Record:
 
     @property
     def certified(self) -> bool:
+        """Whether a class was proved; its radius may be zero."""
         return self.status is Status.CERTIFIED
 
     @property
@@ -76,6 +77,7 @@ class Record:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Record:
+        """The record that ``to_json`` wrote; unknown keys are left out."""
         known = {f.name for f in fields(cls)}
         values = {k: v for k, v in row.items() if k in known}
         values["status"] = Status(values["status"])

@@ -57,7 +57,7 @@ def with_inverse_evolution(network: nn.Module, layer: InverseEvolution) -> nn.Mo
 def inverse_evolution(
     name: str, *, dt: float = 0.1, steps: int = 20, boundary: str = "zero"
 ) -> InverseEvolution:
-    """The layer of the evolution called ``name`` (see ``EVOLUTIONS``)."""
+    """The layer of the evolution called ``name`` (see ``EVOLUTIONS``). Raises InvalidSetting."""
     if name not in EVOLUTIONS or boundary not in BOUNDARIES:
         raise InvalidSetting(
             f"there is no evolution {name!r} with boundary {boundary!r}",

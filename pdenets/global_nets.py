@@ -25,7 +25,7 @@ def tiny_global(
     """One-channel network: a 3x3 convolution, the backbone, 4x4 average pooling, a linear layer.
 
     On MNIST 524 parameters with backbone "residual" (K = 1) or "global" (K = 5), 522
-    with "convolution", which has no batch norm at its end.
+    with "convolution", which has no batch norm at its end. Raises InvalidSetting.
     """
     if len(input_shape) != 3 or input_shape[0] != 1 or backbone not in BACKBONES:
         raise InvalidSetting(

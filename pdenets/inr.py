@@ -58,7 +58,7 @@ class SineNetwork(nn.Module):
 def differential(network: nn.Module, x: Tensor, *, target: str) -> Tensor:
     """What is compared at the positions x (n, 2): values (n, 1), gradient (n, 2) or Laplacian (n, 1).
 
-    For networks with one output; differentiable in the weights.
+    For networks with one output; differentiable in the weights. Raises InvalidSetting.
     """
     if target not in TARGETS:
         raise InvalidSetting(

@@ -28,7 +28,12 @@ Losses = dict[str, Tensor]
 class Regulariser(Protocol):
     """A training loss. The parts are added up; the first one is the classification loss."""
 
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Losses: ...
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Losses:
+        """The parts of the loss on inputs (batch, *shape) with labels (batch,).
+
+        ``generator`` draws whatever is random in it.
+        """
+        ...
 
 
 def regulariser(name: str, *, sigma: float, **options: Any) -> Regulariser:
@@ -144,7 +149,7 @@ def noisy(x: Tensor, sigma: float | Tensor, generator: torch.Generator) -> Tenso
 
 
 def per_coordinate(sigma: float, scales: Sequence[float] | None, x: Tensor) -> float | Tensor:
-    """sigma, or sigma * scales in the shape of one input of the batch ``x``."""
+    """sigma, or sigma * scales in the shape of one input of ``x``; InvalidSetting where they do not fit."""
     if scales is None:
         return sigma
     if len(scales) != x[0].numel() or min(scales) < 0 or not max(scales) > 0:

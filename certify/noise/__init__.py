@@ -34,13 +34,19 @@ class Noise(Protocol):
     """One noise law of a run. ``label`` describes it in a guarantee; ``exact`` marks the sound one."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The law's name among ``NAMES``."""
+        ...
 
     @property
-    def label(self) -> str: ...
+    def label(self) -> str:
+        """The law in the words of a guarantee."""
+        ...
 
     @property
-    def exact(self) -> bool: ...
+    def exact(self) -> bool:
+        """Whether certificates hold on a real computer, rounding included."""
+        ...
 
     def settings(self) -> dict[str, Any]:
         """Everything that determines the noise besides the seed, as JSON types."""

@@ -45,6 +45,7 @@ class Decide:
 
     @property
     def test(self) -> ExactSequentialTest:
+        """The sequential test of the class probability that the radius needs."""
         target = self.p_target + self.tv
         return ExactSequentialTest(self.alpha, target, self.n_max, self.first, self.growth, self.gamma)
 

@@ -56,6 +56,7 @@ class Grid:
 
     @property
     def tests(self) -> NestedTests:
+        """The nested sequential tests, one per radius."""
         return _grid_tests(self)
 
     @property
@@ -114,6 +115,7 @@ class Radius:
 
     @property
     def tests(self) -> NestedTests:
+        """The nested sequential tests, one per step of Phi^-1(p)."""
         return _radius_tests(self.alpha, self.n_max, self.slack, self.first, self.growth, self.tv)[0]
 
     @property

@@ -81,7 +81,9 @@ class Procedure(Protocol):
         """The sentence that says what was proved, and how."""
         ...
 
-    def start(self) -> Progress: ...
+    def start(self) -> Progress:
+        """Begin one input."""
+        ...
 
 
 def checked_counts(counts: np.ndarray, samples: int) -> np.ndarray:

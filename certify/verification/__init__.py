@@ -52,13 +52,16 @@ class Verification:
 
     @property
     def ok(self) -> bool:
+        """Whether every check holds."""
         return all(check.ok for check in self.checks)
 
     @property
     def failures(self) -> tuple[Check, ...]:
+        """The checks that do not hold."""
         return tuple(check for check in self.checks if not check.ok)
 
     def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
         rows = [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in self.checks]
         return {"ok": self.ok, "level": self.level, "checks": rows}
 
