@@ -1,0 +1,1 @@
+"""Certified segmentation: which class every pixel keeps while the whole image moves in a ball."""
