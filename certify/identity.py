@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from certify.errors import InvalidSetting
+from certify.contract import check_model
+from certify.errors import InvalidModel, InvalidSetting
 from certify.sampling.classifier import BaseClassifier
 
 #: Fixed inputs whose labels are part of the identity.
@@ -49,6 +50,30 @@ def identify(
         "function": f"{kind.__module__}.{kind.__qualname__}",
         "labels": hashlib.sha256(" ".join(map(str, found)).encode()).hexdigest(),
     }
+
+
+def weights_digest(model: Any) -> str | None:
+    """Digest of every parameter and buffer, also those that no checkpoint keeps; None for a callable."""
+    from certify.checkpoints import tensor_digest
+
+    if not isinstance(model, nn.Module):
+        return None
+    return tensor_digest({**dict(model.named_parameters()), **dict(model.named_buffers())})
+
+
+def refuse_changed(model: Any, digest: str | None) -> None:
+    """Raise InvalidModel where ``model`` is no longer what it was when its ``digest`` was taken.
+
+    What was derived from it since (a copy in another dtype, a reduced first layer, Lipschitz bounds, the
+    measured rounding) speaks about the model as it was.
+    """
+    if weights_digest(model) != digest:
+        raise InvalidModel(
+            "the model's weights have changed since its smoothed classifier was made",
+            why="the certificate would be about a network that no longer exists",
+            remedy="make a new smoothed classifier from the model as it is now",
+        )
+    check_model(model)
 
 
 def with_callers(described: dict[str, Any], given: Mapping[str, Any] | None) -> dict[str, Any]:

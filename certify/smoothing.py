@@ -23,7 +23,7 @@ from certify.bounds import check_alpha
 from certify.contract import check_inputs, check_model, warn_of_probabilities
 from certify.data.dataset import Dataset
 from certify.geometry import GaussianBall, Geometry, make_geometry, norm_name, parse_norm
-from certify.identity import identify, with_callers
+from certify.identity import identify, refuse_changed, weights_digest, with_callers
 from certify.inputs import naming_input, refuse_other_inputs
 from certify.noise import Noise, make_noise
 from certify.procedures import make_procedure
@@ -33,7 +33,7 @@ from certify.sampling.classifier import BaseClassifier, Probe
 from certify.sampling.engine import Request, Sampler, drive
 from certify.sampling.first_linear import Reduced
 from certify.sampling.tally import tally_for
-from certify.sampling.tuning import choose_batch_size
+from certify.sampling.tuning import choose_batch_size, choose_lanes
 from certify.store import RunStore, open_run
 from certify.verification.witness import declare
 
@@ -107,10 +107,12 @@ class Smoothed:
             model, num_classes=self.num_classes, device=device, dtype=dtype, compiled=compiled
         )
         self.device = self.classifier.device
+        self._made_of = weights_digest(model)
         self.reduced = choose_reduction(model, self.noise, reduce)
         self._view = self._seen_by(self.reduced)
         self.batch_size = check_batch_size(batch_size)
         self.probe: Probe | None = None
+        self._lanes: int | None = None
 
     # -- certificates -----------------------------------------------------------------------
 
@@ -143,6 +145,7 @@ class Smoothed:
         there are not sampled again. ``seed`` is any integer 0 <= seed < 2**128. ``engine`` spreads
         the sampling (``certify.sampling.ray.RayEngine``); the records are the same for every engine.
         """
+        refuse_changed(self.model, self._made_of)
         x, y = check_inputs(x, y, bounds=self.bounds, num_classes=self.num_classes)
         ids = check_ids(ids, len(x))
         # Everything that can be refused is refused before a run directory exists.
@@ -206,6 +209,7 @@ class Smoothed:
         Fresh noise for every (seed, id), apart from the noise of ``certify``. For lattice noise
         ``x`` must lie on the grid: see ``to_grid``.
         """
+        refuse_changed(self.model, self._made_of)
         x, _ = check_inputs(x, None, bounds=self.bounds, num_classes=self.num_classes)
         alpha = check_alpha(alpha)
         ids = check_ids(ids, len(x))
@@ -292,9 +296,12 @@ class Smoothed:
         examples = examples if self.reduced is None else self.reduced.project(examples)
         if self.batch_size is None:
             self.batch_size = choose_batch_size(self._view, self.noise, examples)
+        if self._lanes is None:
+            self._lanes = choose_lanes(self._view, self.noise, examples[0], self.batch_size)
+        lanes = self._view.copies(self._lanes) if self._lanes > 1 else []
         if self.probe is None:
             rows = torch.cat([self.noisy(row, 4, seed=seed, id=0) for row in examples])
-            self.probe = self._view.probe(rows, tuple(sorted({7, 32, self.batch_size})))
+            self.probe = self._view.probe(rows, tuple(sorted({7, 32, self.batch_size})), lanes=lanes)
             warn_of_probabilities(self._view.logits(rows))
         return Sampler(
             self._view,
@@ -303,6 +310,7 @@ class Smoothed:
             shape=tuple(examples.shape[1:]),
             batch_size=self.batch_size,
             tally=None if procedure is None else tally_for(procedure, self.num_classes),
+            lanes=lanes,
         )
 
     def _prepared(self, x: Tensor) -> Tensor:

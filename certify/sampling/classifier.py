@@ -9,8 +9,9 @@ by itself. Votes therefore do not depend on batch size, packing or position.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from certify.contract import check_model, check_output
 from certify.errors import InvalidSetting, NondeterministicModel
+from certify.sampling.lanes import independent_copy, run_in_lanes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
@@ -71,6 +73,8 @@ class BaseClassifier:
         self._forward = torch.compile(self.model) if compiled else self.model
         self.tolerance = _FLOOR[dtype]
         self.alone = 0
+        #: Whether rows handed in may be overwritten: nobody reads them after the forward pass.
+        self.rows_are_its_own = False
 
     def logits(self, batch: Tensor) -> Tensor:
         """Raw scores of a batch on this classifier's device, float32 or wider."""
@@ -98,19 +102,37 @@ class BaseClassifier:
         self.alone += 1
         return self._run(self.model, x)
 
-    def probe(self, samples: Tensor, batch_sizes: tuple[int, ...]) -> Probe:
+    def copies(self, count: int) -> list[BaseClassifier]:
+        """``count`` classifiers that share nothing with this one, or [] where that cannot be had."""
+        if not self._may_leave_its_thread():
+            return []
+        twins = []
+        for _ in range(count):
+            model = independent_copy(self.model)
+            if model is None:
+                return []
+            twin = BaseClassifier(model, num_classes=self.num_classes, device=self.device, dtype=self.dtype)
+            twin.rows_are_its_own = True
+            twins.append(twin)
+        return twins
+
+    def probe(
+        self, samples: Tensor, batch_sizes: tuple[int, ...], *, lanes: Sequence[BaseClassifier] = ()
+    ) -> Probe:
         """Compare batches against single evaluations on real noisy samples; set the tolerance.
 
-        Rows are also permuted and repeated. Raises NondeterministicModel where the same batch
+        Rows are also permuted and repeated, and evaluated by torch on one core instead of all; the
+        ``lanes`` are evaluated side by side. Raises NondeterministicModel where the same batch
         gives two answers or where batch mates change a row by more than rounding can explain.
         """
         single = torch.cat([self._run(self.model, row[None]) for row in samples])
-        scale = single.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(single.dtype).tiny)
+        scale = self.scale(single).clamp_min(torch.finfo(single.dtype).tiny)
         order = torch.arange(len(samples) - 1, -1, -1, device=samples.device)
         worst = 0.0
         for size in batch_sizes:
             for rows in (None, order):
                 batch = samples if rows is None else samples[rows]
+                expected, unit = (single, scale) if rows is None else (single[rows], scale[rows])
                 first, again = self._in_batches(batch, size), self._in_batches(batch, size)
                 if not torch.equal(first.nan_to_num(), again.nan_to_num()):
                     raise NondeterministicModel(
@@ -119,9 +141,11 @@ class BaseClassifier:
                         "or keeps state between calls",
                         remedy="put the model in eval mode and remove sampling from its forward pass",
                     )
-                expected = single if rows is None else single[rows]
-                gap = ((first - expected).abs() / (scale if rows is None else scale[rows])).nan_to_num()
-                worst = max(worst, float(gap.max()))
+                found = [first]
+                if self._may_leave_its_thread():
+                    found += run_in_lanes([partial(c._in_batches, batch, size) for c in lanes or (self,)])
+                for scores in found:
+                    worst = max(worst, float(((scores - expected).abs() / unit).nan_to_num().max()))
         if worst > _LIMIT[self.dtype]:
             raise NondeterministicModel(
                 f"the model's scores change by {worst:.1e} (relative) with the rest of the batch",
@@ -130,6 +154,18 @@ class BaseClassifier:
             )
         self.tolerance = max(_FLOOR[self.dtype], SAFETY * worst)
         return Probe(worst, self.tolerance, len(samples), batch_sizes)
+
+    def _may_leave_its_thread(self) -> bool:
+        # Autocast holds for the thread that switched it on only.
+        return self.device.type == "cpu" and not self.compiled and not torch.is_autocast_enabled("cpu")
+
+    def check(self, out: Any, batch: int) -> None:
+        """Refuse an answer of another form than (batch, num_classes)."""
+        check_output(out, batch=batch, num_classes=self.num_classes)
+
+    def scale(self, out: Tensor) -> Tensor:
+        """The largest score of every row: what differences between scores are measured against."""
+        return out.abs().amax(dim=1, keepdim=True)
 
     def _in_batches(self, samples: Tensor, size: int) -> Tensor:
         reps = -(-size // len(samples))
@@ -141,8 +177,8 @@ class BaseClassifier:
     def _run(self, forward: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         with torch.inference_mode():
             # A copy: a model may write into its input, and the caller's rows are read again.
-            out = forward(batch.to(DTYPES[self.dtype], copy=True))
-            check_output(out, batch=len(batch), num_classes=self.num_classes)
+            out = forward(batch.to(DTYPES[self.dtype], copy=not self.rows_are_its_own))
+            self.check(out, len(batch))
             return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
 
 

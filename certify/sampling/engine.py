@@ -9,8 +9,10 @@ are the same for every batch size, packing, shard and resume.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,8 +22,11 @@ from certify.noise import Noise
 from certify.procedures.outcome import Outcome, Procedure, Progress
 from certify.records import Status
 from certify.sampling.classifier import BaseClassifier
+from certify.sampling.lanes import run_in_lanes
 from certify.sampling.tally import Tally, Votes
 
+#: The pieces of one batch: (position of the request, its first sample, how many).
+Batch = list[tuple[int, int, int]]
 #: Inputs are admitted until a round asks for this many batches, so that few rows are padding.
 BATCHES_PER_ROUND = 8
 
@@ -37,7 +42,11 @@ class Request:
 
 
 class Sampler:
-    """Counts for requests, with one model, one noise law, one run seed, and one thing to count."""
+    """Counts for requests, with one model, one noise law, one run seed, and one thing to count.
+
+    ``lanes``: copies of the classifier that evaluate batches side by side on the CPU (see
+    ``certify.sampling.lanes``); without them one batch follows the other.
+    """
 
     def __init__(
         self,
@@ -48,6 +57,7 @@ class Sampler:
         shape: Sequence[int],
         batch_size: int,
         tally: Tally | None = None,
+        lanes: Sequence[BaseClassifier] = (),
     ) -> None:
         self.classifier = classifier
         self.noise = noise
@@ -55,7 +65,7 @@ class Sampler:
         self.tally = Votes(classifier.num_classes) if tally is None else tally
         self.batch_size = batch_size
         self.shape = tuple(shape)
-        self._buffer = torch.zeros(batch_size, *shape, dtype=torch.float32, device=classifier.device)
+        self._lanes = [_Lane(self, c) for c in (lanes or (classifier,))]
 
     def counts(self, requests: Sequence[Request]) -> np.ndarray:
         """Counts per request, int64 ``(len(requests), *tally.shape)``.
@@ -63,41 +73,70 @@ class Sampler:
         Votes: ``(len(requests), num_classes + 1)``, the last column for samples on which the model
         returned a non-finite score. One host synchronisation for the whole call.
         """
-        size = int(np.prod(self.tally.shape))
-        total = torch.zeros(len(requests) * size, dtype=torch.int64, device=self._buffer.device)
-        doubts = []
-        for batch in _packed(requests, self.batch_size):
-            rows = self._fill(batch, requests)
-            slots = np.repeat([p for p, _, _ in batch], [n for _, _, n in batch])
-            cells, doubt = self.tally.read(self.classifier, self._padded(rows))
-            flat = torch.from_numpy(slots).to(total.device)[:, None] * size + cells[:rows]
-            sure = (~doubt[:rows]).long()[:, None].expand_as(flat)
-            total.scatter_add_(0, flat.flatten(), sure.flatten())
-            doubts.append(doubt[:rows])
-        counts = total.view(len(requests), size).cpu().numpy()
+        batches = deque(enumerate(_packed(requests, self.batch_size)))
+        work = [partial(lane.count, batches, requests) for lane in self._lanes[: max(1, len(batches))]]
+        parts = [work[0]()] if len(work) == 1 else run_in_lanes(work)
+        counts = torch.stack([total for total, _ in parts]).sum(0).cpu().numpy()
+        doubts = [doubt for _, doubt in sorted((d for _, found in parts for d in found), key=lambda d: d[0])]
         flagged: list[int] = torch.cat(doubts).nonzero().flatten().tolist() if doubts else []
+        one = self._lanes[0].buffer[:1]
         for position, sample in _located(requests, flagged):
-            self._fill([(position, sample, 1)], requests)
-            counts[position, self.tally.alone(self.classifier, self._buffer[:1])] += 1
+            self.fill(one, [(position, sample, 1)], requests)
+            counts[position, self.tally.alone(self.classifier, one)] += 1
         return counts.reshape(len(requests), *self.tally.shape)
 
-    def _fill(self, batch: list[tuple[int, int, int]], requests: Sequence[Request]) -> int:
-        rows = sum(n for _, _, n in batch)
+    def fill(self, out: Tensor, batch: Batch, requests: Sequence[Request]) -> None:
+        """Write the samples of ``batch`` into the rows of ``out``."""
         self.noise.fill(
-            self._buffer[:rows],
+            out,
             bases=[requests[p].base for p, _, _ in batch],
             ids=[requests[p].id for p, _, _ in batch],
             starts=[s for _, s, _ in batch],
             counts=[n for _, _, n in batch],
             seed=self.seed,
         )
-        return rows
+
+
+class _Lane:
+    """One classifier and one buffer, evaluating one batch after the other."""
+
+    def __init__(self, sampler: Sampler, classifier: BaseClassifier) -> None:
+        self.sampler = sampler
+        self.classifier = classifier
+        self.buffer = torch.zeros(
+            sampler.batch_size, *sampler.shape, dtype=torch.float32, device=classifier.device
+        )
+
+    def count(
+        self, batches: deque[tuple[int, Batch]], requests: Sequence[Request]
+    ) -> tuple[Tensor, list[tuple[int, Tensor]]]:
+        """Take batches until none is left: flat counts, and the rows in doubt of each batch taken."""
+        sampler = self.sampler
+        # The tolerance is measured once, on the classifier whose single evaluations decide.
+        self.classifier.tolerance = sampler.classifier.tolerance
+        size = int(np.prod(sampler.tally.shape))
+        total = torch.zeros(len(requests) * size, dtype=torch.int64, device=self.buffer.device)
+        doubts = []
+        try:
+            for number, batch in iter(partial(_next, batches), None):
+                rows = sum(n for _, _, n in batch)
+                sampler.fill(self.buffer[:rows], batch, requests)
+                slots = np.repeat([p for p, _, _ in batch], [n for _, _, n in batch])
+                cells, doubt = sampler.tally.read(self.classifier, self._padded(rows))
+                flat = torch.from_numpy(slots).to(total.device)[:, None] * size + cells[:rows]
+                sure = (~doubt[:rows]).long()[:, None].expand_as(flat)
+                total.scatter_add_(0, flat.flatten(), sure.flatten())
+                doubts.append((number, doubt[:rows]))
+        except BaseException:
+            batches.clear()  # the other lanes need not go on
+            raise
+        return total.view(len(requests), size), doubts
 
     def _padded(self, rows: int) -> Tensor:
         """The filled rows plus stale ones, so that the model sees few different batch shapes."""
         if self.classifier.device.type != "cpu" or self.classifier.compiled:
-            return self._buffer
-        return self._buffer[: min(self.batch_size, -(-rows // 32) * 32)]
+            return self.buffer
+        return self.buffer[: min(len(self.buffer), -(-rows // 32) * 32)]
 
 
 def drive(
@@ -169,9 +208,9 @@ class _Active:
         return Outcome(Status.FAILED, None, 0.0, 1.0, 0.0, 1.0, (), self.drawn, {"reason": reason})
 
 
-def _packed(requests: Sequence[Request], size: int) -> Iterator[list[tuple[int, int, int]]]:
+def _packed(requests: Sequence[Request], size: int) -> Iterator[Batch]:
     """Batches of (request position, first sample, count), each of ``size`` rows but the last."""
-    batch: list[tuple[int, int, int]] = []
+    batch: Batch = []
     room = size
     for position, request in enumerate(requests):
         start, left = request.start, request.count
@@ -184,6 +223,13 @@ def _packed(requests: Sequence[Request], size: int) -> Iterator[list[tuple[int, 
                 batch, room = [], size
     if batch:
         yield batch
+
+
+def _next(batches: deque[tuple[int, Batch]]) -> tuple[int, Batch] | None:
+    try:
+        return batches.popleft()
+    except IndexError:  # another lane took the last one
+        return None
 
 
 def _located(requests: Sequence[Request], rows: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Pick the batch size that costs least per sample on this machine."""
+"""Pick the batch size and the number of lanes that cost least per sample on this machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from certify.sampling.engine import Request, Sampler
+from certify.sampling.lanes import lanes_worth_trying
 
 if TYPE_CHECKING:
     from certify.noise import Noise
@@ -37,6 +40,27 @@ def choose_batch_size(classifier: BaseClassifier, noise: Noise, examples: Tensor
         if cost * size > PATIENCE_S:
             break
     return best
+
+
+def choose_lanes(classifier: BaseClassifier, noise: Noise, example: Tensor, batch_size: int) -> int:
+    """As many lanes as torch has threads where that is faster than one batch after the other, else 1."""
+    lanes = lanes_worth_trying(classifier.model)
+    if lanes < 2 or not (copies := classifier.copies(lanes)):
+        return 1
+    plain, wide = (
+        Sampler(classifier, noise, seed=0, shape=example.shape, batch_size=batch_size, lanes=c)
+        for c in ((), copies)
+    )
+    request = [Request(0, noise.prepare(example, device=classifier.device), 0, 2 * lanes * batch_size)]
+    times: dict[Sampler, list[float]] = {plain: [], wide: []}
+    for _ in range(3):
+        for sampler, taken in times.items():
+            began = time.perf_counter()
+            sampler.counts(request)
+            taken.append(time.perf_counter() - began)
+            if taken[-1] > PATIENCE_S:  # so slow a model keeps all cores busy by itself
+                return 1
+    return lanes if min(times[wide]) < min(times[plain]) else 1
 
 
 def _seconds_per_sample(classifier, noise, base, shape, size: int) -> float:

@@ -171,3 +171,24 @@ def test_a_value_between_grid_points_is_off_the_grid_also_far_out():
     g = certify.Smoothed(half_space(T), 0.5, num_classes=2, grid=2.0**-10, bounds=(-1000.0, 1000.0))
     with pytest.raises(certify.errors.InvalidInput):
         g.certify(torch.tensor([[600.00035, 0.0]]), n_max=200)
+
+
+class TestAModelThatChanged:
+    """What a smoothed classifier derives from its model speaks about the model as it was."""
+
+    @pytest.mark.parametrize("ask", [lambda g, x: g.certify(x, n_max=500), lambda g, x: g.predict(x, seed=1)])
+    @pytest.mark.parametrize("reduce", [None, False])
+    def test_new_weights_need_a_new_smoothed_classifier(self, ask, reduce):
+        net, x = linear(), torch.full((1, 1, 2, 2), 0.2)
+        g = smoothed(net, reduce=reduce)
+        ask(g, x)
+        net[1].weight.data.neg_()  # no version counter moves
+        with pytest.raises(InvalidModel, match="changed since"):
+            ask(g, x)
+
+    def test_back_in_training_mode(self):
+        net, x = nn.Sequential(linear(), nn.Dropout(0.5)).eval(), torch.full((1, 1, 2, 2), 0.2)
+        g = smoothed(net)
+        net.train()
+        with pytest.raises(InvalidModel, match="train"):
+            g.certify(x, n_max=500)

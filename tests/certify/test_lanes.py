@@ -1,0 +1,161 @@
+"""Batches evaluated side by side give the votes of batches evaluated one after the other."""
+
+import threading
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from certify.noise import make_noise
+from certify.sampling.classifier import BaseClassifier
+from certify.sampling.engine import Request, Sampler
+from certify.sampling.lanes import independent_copy, run_in_lanes
+from certify.sampling.tally import MarginScores, Votes
+
+SHAPE = (1, 6, 6)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(128, 4)
+    ).eval()
+
+
+class Tied(nn.Module):
+    """Two classes whose scores are equal on half of the space: every such row is in doubt."""
+
+    def forward(self, x):
+        side = x.flatten(1).sum(1) > 18
+        return torch.stack([side.float(), side.float(), torch.zeros(len(x)) - 1], dim=1)
+
+
+class Scribbler(nn.Module):
+    """Overwrites its input, as an in-place activation does."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, x):
+        return self.inner(x.mul_(2.0))
+
+
+def counts(model, lanes: int, *, classes: int, tally=None, batch_size=16):
+    classifier = BaseClassifier(model, num_classes=classes)
+    noise = make_noise("lattice", sigma=0.25, grid=1 / 255, bounds=(0.0, 1.0))
+    copies = classifier.copies(lanes) if lanes else []
+    assert len(copies) == lanes
+    sampler = Sampler(
+        classifier, noise, seed=5, shape=SHAPE, batch_size=batch_size, tally=tally, lanes=copies
+    )
+    images = torch.linspace(0, 255, 5).round().reshape(5, 1, 1, 1).expand(5, *SHAPE) / 255
+    wanted = [
+        Request(i, noise.prepare(x), 3 * i, n)
+        for i, (x, n) in enumerate(zip(images, (100, 1, 37, 64, 250), strict=True))
+    ]
+    return sampler.counts(wanted), classifier
+
+
+@pytest.mark.parametrize("model", [network, Tied, Scribbler])
+@pytest.mark.parametrize("lanes", [1, 2, 5])
+def test_votes_are_the_same_with_any_number_of_lanes(model, lanes):
+    classes = 3 if model is Tied else 4
+    plain, one = counts(model().eval(), 0, classes=classes)
+    wide, several = counts(model().eval(), lanes, classes=classes)
+    assert (plain == wide).all()
+    assert plain.sum() == 452
+    assert one.alone == several.alone, "rows in doubt are decided alone, by the caller's own model"
+
+
+def test_the_doubtful_really_are_decided_alone():
+    _, classifier = counts(Tied().eval(), 2, classes=3)
+    assert classifier.alone > 100
+
+
+@pytest.mark.parametrize("tally", [Votes(4), MarginScores(4, (0.2, 0.5, 0.8))])
+def test_every_thing_that_is_counted(tally):
+    assert (
+        counts(network(), 0, classes=4, tally=tally)[0] == counts(network(), 3, classes=4, tally=tally)[0]
+    ).all()
+
+
+def test_a_failure_in_one_lane_is_the_callers_and_ends_the_others():
+    class Fragile(nn.Module):
+        def forward(self, x):
+            raise IndexError("lost")
+
+    with pytest.raises(IndexError, match="lost"):
+        counts(Fragile().eval(), 3, classes=4)
+    assert counts(network(), 3, classes=4)[0].sum() == 452
+
+
+def test_threads_elsewhere_keep_their_number_of_cores():
+    before = torch.get_num_threads()
+    assert run_in_lanes([torch.get_num_threads] * 3) == [1, 1, 1]
+    assert torch.get_num_threads() == before
+    seen = []
+    fresh = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    fresh.start()
+    fresh.join()
+    assert seen == [before]
+
+
+def with_hook():
+    net = network()
+    net[0].register_forward_hook(lambda *_: None)
+    return net
+
+
+def with_closure():
+    net, inner = network(), network()
+    net.helper = {"by name": [partial(lambda x: inner(x))]}
+    return net
+
+
+def with_own_forward():
+    net = network()
+    net.forward = lambda x: x
+    return net
+
+
+class Uncopyable(nn.Module):
+    def __deepcopy__(self, memo):
+        raise TypeError("no")
+
+
+class Shared(nn.Module):
+    def __deepcopy__(self, memo):
+        return self
+
+
+SHARED = nn.Linear(3, 3)
+
+
+class SharesAPart(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.part = SHARED
+
+    def __deepcopy__(self, memo):
+        return SharesAPart()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [with_hook, with_closure, with_own_forward, Uncopyable, Shared, SharesAPart, lambda: torch.relu,
+     lambda: torch.jit.script(nn.Linear(3, 3))],
+)  # fmt: skip
+def test_what_copies_might_share_is_not_copied(model):
+    assert independent_copy(model()) is None
+
+
+def test_a_copy_is_the_same_function_and_shares_nothing():
+    net = network()
+    twin = independent_copy(net)
+    x = torch.rand(3, *SHAPE)
+    assert torch.equal(net(x), twin(x))
+    with torch.no_grad():
+        twin[0].weight.zero_()
+    assert net[0].weight.abs().min() > 0
