@@ -189,6 +189,12 @@ class Run(Sequence[Record]):
         this run (other ids), and where the run certified soft scores, which votes do not contradict.
         """
         outcomes = [o for o in broken if o.smoothed]
+        if outcomes and self.settings.get("task") == "segmentation":
+            raise InvalidSetting(
+                "attacks on one class per input cannot contradict a segmentation run",
+                why="its records certify pixels and name no class for a whole image",
+                remedy="compare the classes of single pixels: certify.dense.run.SegmentationRun",
+            )
         known = {r.index: r for r in self.records}
         if outcomes and not any(o.index in known for o in outcomes):
             raise InvalidSetting(

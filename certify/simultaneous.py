@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from certify.bounds import binomial_lower
+from certify.dense.run import refuse_segmentation
 from certify.errors import InvalidSetting
 from certify.geometry import Geometry
 from certify.procedures.nested_modes import Grid, Radius
@@ -27,6 +28,10 @@ def simultaneous(run: Run, *, inputs: int | None = None) -> list[float]:
     Raises InvalidSetting for a run of another kind.
     """
     settings = run.settings
+    refuse_segmentation(
+        settings, "there are no radii for all inputs together",
+        "its pixels already hold together; for all images too, certify with alpha divided by their number",
+    )  # fmt: skip
     m = len(run) if inputs is None else inputs
     if m < len(run):
         raise InvalidSetting(

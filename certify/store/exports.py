@@ -24,6 +24,21 @@ CSV_COLUMNS = (
     "p_lower", "p_upper", "samples", "seconds",
 )  # fmt: skip
 
+#: Columns of a segmentation run: its inputs have pixels instead of one class.
+PIXEL_COLUMNS = (
+    "index", "status", "pixels", "certified", "labelled", "correct", "radius", "samples", "seconds",
+)  # fmt: skip
+    "index",
+    "status",
+    "pixels",
+    "certified",
+    "labelled",
+    "correct",
+    "radius",
+    "samples",
+    "seconds",
+)
+
 #: Decimals in the CSV: finer than any radius means anything, coarser than a double.
 DECIMALS = Decimal("1e-12")
 
@@ -48,7 +63,12 @@ def write_export(run: Run, to: str, path: str | os.PathLike[str]) -> Path:
 
 
 def to_csv(run: Run) -> str:
-    """One line per input. ``label`` is the true class, ``predict`` the certified one or -1."""
+    """One line per input. ``label`` is the true class, ``predict`` the certified one or -1.
+
+    For a segmentation run ``PIXEL_COLUMNS``: numbers of pixels; ``radius`` holds for all certified ones.
+    """
+    if run.settings.get("task") == "segmentation":
+        return _pixel_csv(run)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -77,6 +97,12 @@ def to_locuslab(run: Run) -> str:
     Three significant digits, like theirs, but rounded down. Raises InvalidInput where
     the format has no word for what happened: a failed input, or no true label.
     """
+    if run.settings.get("task") == "segmentation":
+        raise InvalidInput(
+            "a segmentation run cannot be written in the locuslab format",
+            why="the format has one class and one radius per input, the run has them per pixel",
+            remedy="export --to csv or --to json; the maps themselves are the run's pixels-*.npz",
+        )
     lines = ["idx\tlabel\tpredict\tradius\tcorrect\ttime"]
     for r in run:
         if r.status is Status.FAILED or r.target is None:
@@ -107,6 +133,19 @@ def to_json(run: Run) -> str:
         "records": [_json(r) for r in run],
     }
     return json.dumps(body, indent=1, allow_nan=False) + "\n"
+
+
+def _pixel_csv(run: Run) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(PIXEL_COLUMNS)
+    for r in run:
+        counts = [r.details.get(name) for name in ("pixels", "certified", "labelled", "correct")]
+        numbers = ["" if k is None else k for k in counts]
+        writer.writerow(
+            [r.index, str(r.status), *numbers, round_down(r.radius), r.samples, f"{r.seconds:.6f}"]
+        )
+    return buffer.getvalue()
 
 
 def round_down(value: float, step: Decimal = DECIMALS) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from certify.canonical import canonical
+from certify.dense.maps import arrays_name
 from certify.errors import CertifyError, InvalidInput, RunConflict
 from certify.records import Run
-from certify.store import open_run, records_digest
+from certify.store import RunStore, open_run, records_digest
 from certify.store import settings as run_settings
 from certify.store.manifest import read_manifest
 from certify.store.read import StoredRun, read_run
@@ -60,8 +61,16 @@ def merge(
             store.put_document(PLAN, plan)
         for shard in stored:
             for record in shard.run:
+                _copy_maps(shard, store, record.index)
                 store.add(record)
         return store.run()
+
+
+def _copy_maps(shard: StoredRun, store: RunStore, index: int) -> None:
+    """The maps of a segmented image; its record vouches for them by their hash."""
+    name = arrays_name(index)
+    if name in shard.array_names and store.arrays(name) is None:
+        store.put_arrays(name, shard.arrays(name) or {})
 
 
 def _common_plan(stored: Sequence[StoredRun]) -> Any:

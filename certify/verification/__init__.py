@@ -28,10 +28,12 @@ from certify.store.manifest import CERTIFICATES, build, read_manifest
 from certify.store.read import StoredRun, read_run
 from certify.store.schema import schema, violation
 from certify.verification.bounds import recompute
+from certify.verification.dense import dense_consistent
 from certify.verification.replay import consistent
 
-#: Fresh class counts of the given records, by input index: what level 3 asks its caller for.
-Replay = Callable[[Sequence[Record]], Mapping[int, Sequence[int]]]
+#: Fresh class counts of the given records, by input index: what level 3 asks its caller for. For a
+#: segmentation run (votes (classes, height, width), samples) in place of the counts.
+Replay = Callable[[Sequence[Record]], Mapping[int, Any]]
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,10 @@ def _replayed(stored: StoredRun, replay: Replay, subset: int, seed: int | None) 
     except CertifyError as error:
         return Check("replay", False, f"{error.what}: {error.why}")
     names = ", ".join(str(r.index) for r in picked)
-    fault = consistent(picked, fresh, stored.settings)
+    if stored.settings.get("task") == "segmentation":
+        fault = dense_consistent(stored, picked, fresh)
+    else:
+        fault = consistent(picked, fresh, stored.settings)
     return _check("replay", fault, f"inputs {names} agree with fresh noise")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from certify.records import Record, Status
 from certify.store.read import StoredRun
 from certify.verification.ball import reach_of
+from certify.verification.dense import dense_checks
 from certify.verification.independent import lower_bound, tail_at_least, upper_bound
 from certify.verification.plan import Plan, PlanFault
 from certify.verification.settings import record_fault, settings_faults, trials
@@ -48,6 +49,9 @@ def _recomputed(stored: StoredRun) -> Iterator[Found]:
         yield "bounds", False, "an imported log holds radii without the votes behind them"
         return
     yield _terms(stored)
+    if settings.get("task") == "segmentation":
+        yield from dense_checks(stored)
+        return
     yield _all("records hold together", list(stored.run), lambda r: record_fault(r, settings))
     if scores in _SOFT:
         yield _all("bounds", records, lambda r: _SOFT[scores](r, settings))
