@@ -28,16 +28,6 @@ CSV_COLUMNS = (
 PIXEL_COLUMNS = (
     "index", "status", "pixels", "certified", "labelled", "correct", "radius", "samples", "seconds",
 )  # fmt: skip
-    "index",
-    "status",
-    "pixels",
-    "certified",
-    "labelled",
-    "correct",
-    "radius",
-    "samples",
-    "seconds",
-)
 
 #: Decimals in the CSV: finer than any radius means anything, coarser than a double.
 DECIMALS = Decimal("1e-12")
