@@ -28,6 +28,11 @@ PAGES: dict[str, tuple[str, ...]] = {
     "certify": (
         "certify",
         "certify.smoothing",
+        "certify.dense.smoothing",
+        "certify.dense.run",
+        "certify.dense.maps",
+        "certify.dense.procedure",
+        "certify.dense.correction",
         "certify.records",
         "certify.checkpoints",
         "certify.data",
