@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from certify import verification as verification
     from certify.checkpoints import load as load
     from certify.checkpoints.own import save_own as save
+    from certify.dense.run import SegmentationRun as SegmentationRun
+    from certify.dense.smoothing import SmoothedSegmentation as SmoothedSegmentation
     from certify.errors import CertifyError as CertifyError
     from certify.records import Estimate as Estimate
     from certify.records import Record as Record
@@ -43,6 +45,8 @@ _HOME = {
     "Run": "certify.records.Run",
     "Status": "certify.records.Status",
     "Smoothed": "certify.smoothing.Smoothed",
+    "SegmentationRun": "certify.dense.run.SegmentationRun",
+    "SmoothedSegmentation": "certify.dense.smoothing.SmoothedSegmentation",
     "wrap": "certify.wrapping.wrap",
 }
 _MODULES = (
@@ -65,7 +69,9 @@ __all__ = [
     "Estimate",
     "Record",
     "Run",
+    "SegmentationRun",
     "Smoothed",
+    "SmoothedSegmentation",
     "Status",
     "bounds",
     "checkpoints",

@@ -22,6 +22,7 @@ from certify.arguments import check_batch_size, check_ids, check_sigma, choose_r
 from certify.bounds import check_alpha
 from certify.contract import check_inputs, check_model, warn_of_probabilities
 from certify.data.dataset import Dataset
+from certify.errors import InvalidSetting
 from certify.geometry import GaussianBall, Geometry, make_geometry, norm_name, parse_norm
 from certify.identity import identify, refuse_changed, weights_digest, with_callers
 from certify.inputs import naming_input, refuse_other_inputs
@@ -103,6 +104,12 @@ class Smoothed:
         self.norm = norm_name(parse_norm(norm))
         self.model = model
         self.header = getattr(model, "certify_header", None)
+        if self.header is not None and self.header.task == "segmentation":
+            raise InvalidSetting(
+                "the model is a segmenter",
+                why="its checkpoint says that it gives a class to every pixel, not one class to an input",
+                remedy="use certify.SmoothedSegmentation, or `certify radius` without --mode",
+            )
         self.classifier = BaseClassifier(
             model, num_classes=self.num_classes, device=device, dtype=dtype, compiled=compiled
         )

@@ -114,7 +114,10 @@ class PixelProgress:
         return self.plan.n0 + self.plan.n if self._votes is None else None
 
     def look(self, counts: np.ndarray) -> None:
-        """Cumulative votes (classes, height, width); a pixel without a finite score votes for none."""
+        """Cumulative votes (classes, height, width); a pixel without a finite score votes for none.
+
+        Raises InvalidCounts where the samples cannot have given them.
+        """
         samples = self.wanted() or 0
         if counts.ndim != 3 or counts.min() < 0 or counts.sum(axis=0).max() > samples:
             raise InvalidCounts(
