@@ -14,7 +14,7 @@ env: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,notebooks,ray]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,notebooks,onnx,ray]'
 	# Without their dependencies: torchattacks asks for a years-old requests and a torchvision
 	# that it never imports, and would replace torch by another build.
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps torchattacks pyautoattack

@@ -23,6 +23,7 @@ PRESETS = {
     "standard": "AutoAttack's four at official strength: APGD-CE-100, APGD-T-100, FAB-T-100, Square-5000",
     "thorough": "standard, then five restarts of APGD, the margin loss and the minimal attack",
     "minimal": "the smallest perturbation: DDN, FAB-T, a walk along the boundary, bisection",
+    "black-box": "Square (random coordinates for inputs other than images), 5000 queries: needs no gradient",
     "smoothed": "PGD on the mean softmax, confirmed with fresh noise: for smoothed classifiers",
 }
 
@@ -45,11 +46,14 @@ def stages(preset: str, problem: Problem) -> tuple[Stage, ...]:
             Stage("pgd-20", lambda q: pgd(q, loss=cross_entropy, steps=20)),
             Stage("apgd-ce-20", lambda q: apgd_ce(q, steps=20)),
         )
+    search = Stage("square-5000", square) if problem.image else Stage("coordinate-5000", coordinate)
+    if preset == "black-box":
+        return (search,)
     standard = (
         Stage("apgd-ce-100", lambda q: apgd_ce(q, steps=100)),
         Stage("apgd-t-100", lambda q: apgd_targeted(q, steps=100)),
         Stage("fab-t-100", lambda q: fab_targeted(q, steps=100)),
-        Stage("square-5000", square) if problem.image else Stage("coordinate-5000", coordinate),
+        search,
     )
     if preset == "standard":
         return standard

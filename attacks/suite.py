@@ -77,6 +77,8 @@ def attack_each(
         names = _names(ids, len(inputs))
         if not smoothed:
             _check_deterministic(base, inputs[:8].to(like))
+        if preset != "black-box":
+            _check_differentiable(base, inputs[:1].to(like), smoothed=smoothed)
         found_by_id = {i: o for i, o in (known or {}).items() if i in set(names)}
         todo = [k for k, name in enumerate(names) if name not in found_by_id]
         judge = Judge(base, p=threat.p, box=threat.box)
@@ -101,7 +103,7 @@ def attack_each(
                     if on_outcome is not None:
                         on_outcome(outcome)
     outcomes = [found_by_id[i] for i in names]
-    return AttackRun(outcomes, threat, preset, flags=_flags(outcomes))
+    return AttackRun(outcomes, threat, preset, flags=_flags(outcomes, preset))
 
 
 def is_smoothed(model: Any) -> bool:
@@ -109,9 +111,10 @@ def is_smoothed(model: Any) -> bool:
     return all(hasattr(model, name) for name in ("predict", "to_grid", "sigma", "num_classes"))
 
 
-def _flags(outcomes: Sequence[AttackOutcome]) -> dict[str, int]:
+def _flags(outcomes: Sequence[AttackOutcome], preset: str) -> dict[str, int]:
     """Signs that the gradients mislead: inputs that only a black-box attack, which runs last, could break."""
-    return {"square_improved": sum(o.broken and o.by_attack in BLACK_BOX for o in outcomes)}
+    after_others = preset != "black-box"
+    return {"square_improved": sum(after_others and o.broken and o.by_attack in BLACK_BOX for o in outcomes)}
 
 
 def _notifier(
@@ -199,6 +202,20 @@ def _check_deterministic(model: Callable[[Tensor], Tensor], x: Tensor) -> None:
             "the model gives two answers to the same inputs",
             why="it draws random numbers, so an adversarial input found once may not be one again",
             remedy="make it deterministic in eval mode, or attack its smoothed version instead",
+        )
+
+
+def _check_differentiable(model: Callable[[Tensor], Tensor], x: Tensor, *, smoothed: bool) -> None:
+    with torch.enable_grad():
+        scores = model(x.detach().requires_grad_())
+    if not scores.requires_grad:
+        raise InvalidModel(
+            "the model gives no gradients",
+            why="its scores come from outside torch (onnxruntime, numpy) or were computed under no_grad, "
+            "and this preset follows gradients",
+            remedy="convert it to torch (ONNX: onnx2torch.convert)"
+            + (", or attack its base model with --base" * smoothed)
+            + ', or use preset="black-box", which only asks for scores (--preset black-box --eps 0.5)',
         )
 
 

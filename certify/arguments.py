@@ -51,7 +51,8 @@ def declared(
     if isinstance(bounds, str):
         bounds = (source.low, source.high) if source is not None else (0.0, 1.0)
     if grid is None:
-        grid = source.grid if source is not None else 1 / 255
+        known = [s.grid for s in (data, header) if s is not None]
+        grid = next((g for g in known if g is not None), None) if known else 1 / 255
     return check_classes(num_classes, header), grid, bounds
 
 

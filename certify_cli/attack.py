@@ -47,6 +47,7 @@ def attack(
     data_root: common.DataRoot = None,
     arch: common.Arch = None,
     arch_args: common.ArchArgs = None,
+    trust: common.Trust = False,
     seed: common.Seed = 0,
     device: common.Device = "auto",
     as_json: common.AsJson = False,
@@ -66,22 +67,18 @@ def attack(
             remedy="certify attack runs/NAME, or certify attack --model ckpt.pt --norm inf --eps 0.1",
         )
     if run is not None:
-        outcomes, hits = _attack_run(run, model, preset, norm, eps, base, limit, data_root, seed, device)
+        outcomes, hits = _attack_run(
+            run, model, preset, norm, eps, base, limit, data_root, seed, device, arch=arch, trust=trust
+        )
         _show(outcomes, as_json=as_json, hits=hits)
         if hits:
             raise typer.Exit(1)
         return
-    import certify
-
     assert model is not None
-    network = certify.load(
-        model,
-        device=common.pick_device(device),
-        arch=arch,
-        arguments=common.json_object(arch_args, "--arch-args"),
-    )
-    header = getattr(network, "certify_header", None)
-    dataset = common.open_data(header, data, split=split, root=data_root, limit=limit, skip=skip)
+    network, dataset = common.open_model(
+        model, data=data, split=split, root=data_root, limit=limit, skip=skip,
+        device=device, arch=arch, arch_args=arch_args, trust=trust,
+    )  # fmt: skip
     threat = Threat(norm=norm, eps=eps, bounds=dataset.bounds)
     chosen = preset or ("standard" if eps is not None else "minimal")
     _show(_run(network, dataset, threat, chosen, seed), as_json=as_json, hits=[])
@@ -98,13 +95,14 @@ def _attack_run(
     data_root: Path | None,
     seed: int,
     device: str,
+    **confirmed: Any,
 ) -> tuple[AttackRun, list[Any]]:
     from attacks import AttackOutcome, Threat
     from certify.errors import InvalidSetting
     from certify.store import open_run
     from certify_cli.reopen import reopen
 
-    opened = reopen(run, model=model, data_root=data_root, device=device, limit=limit)
+    opened = reopen(run, model=model, data_root=data_root, device=device, limit=limit, **confirmed)
     stored, dataset = opened.stored, opened.dataset
     if not base and stored.settings["scores"] != "votes":
         raise InvalidSetting(

@@ -30,6 +30,8 @@ def bounds(
     ] = None,
     data: common.Data = None,
     data_root: common.DataRoot = None,
+    arch: common.Arch = None,
+    arch_args: common.ArchArgs = None,
     weight_radius: Annotated[
         float, typer.Option("--weight-radius", "-W", help="Norm bound of the linear class.")
     ] = 1.0,
@@ -50,8 +52,8 @@ def bounds(
 
     if run is not None or model is not None:
         document = _model_bounds(
-            run, model, data, data_root, weight_radius=weight_radius, points=points, draws=draws, delta=delta,
-            pac_bayes=pac_bayes, seed=seed,
+            run, model, data, data_root, arch, arch_args, weight_radius=weight_radius, points=points,
+            draws=draws, delta=delta, pac_bayes=pac_bayes, seed=seed,
         )  # fmt: skip
     elif data is not None:
         document = _class_bounds(data, data_root, weight_radius, points, draws, delta, seed)
@@ -72,6 +74,8 @@ def _model_bounds(
     model: Path | None,
     data: str | None,
     root: Path | None,
+    arch: str | None,
+    arch_args: str | None,
     *,
     weight_radius: float,
     points: int,
@@ -81,12 +85,17 @@ def _model_bounds(
     seed: int,
 ) -> dict[str, Any]:
     import analysis
-    import certify
     from certify.store import open_run
     from certify_cli.reopen import reopen
 
-    opened = reopen(run, model=model, data_root=root) if run is not None else None
-    network: Any = opened.smoothed.model if opened is not None else certify.load(model or "")
+    opened = reopen(run, model=model, data_root=root, arch=arch) if run is not None else None
+    if opened is not None:
+        network: Any = opened.smoothed.model
+    else:
+        place: dict[str, Any] = {"data": data, "split": "train", "root": root, "limit": 1}
+        network, _ = common.open_model(
+            Path(model or ""), **place, device="cpu", arch=arch, arch_args=arch_args
+        )
     header = getattr(network, "certify_header", None)
     if data is None and opened is not None:
         data = opened.dataset.name
@@ -126,7 +135,8 @@ def _factory(header: Any, train: Dataset):
             remedy="use a checkpoint that `certify train` wrote",
         )
     build = registry.architecture(header.architecture)
-    return lambda: build(num_classes=train.num_classes, input_shape=train.input_shape, **header.arguments)
+    shapes = {"num_classes": train.num_classes, "input_shape": train.input_shape}
+    return lambda: build(**registry.accepted(build, shapes) | header.arguments)
 
 
 def _class_bounds(

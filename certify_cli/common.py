@@ -21,7 +21,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Model = Annotated[
-    Path, typer.Option("--model", "-m", help="Checkpoint file (.pt or .safetensors).", show_default=False)
+    Path,
+    typer.Option("--model", "-m", help="Checkpoint (.pt, .safetensors) or ONNX file.", show_default=False),
 ]
 Data = Annotated[
     str | None,
@@ -41,7 +42,7 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 Arch = Annotated[
     str | None,
-    typer.Option("--arch", help="Architecture of a bare state dict: a name, or module:factory."),
+    typer.Option("--arch", help="Network of a bare state dict, or one of your own: module:factory."),
 ]
 ArchArgs = Annotated[
     str | None,
@@ -118,6 +119,37 @@ def json_object(text: str | None, option: str) -> dict[str, Any]:
     return value
 
 
+def open_model(
+    path: Path,
+    *,
+    data: str | None,
+    split: str,
+    root: Path | None,
+    limit: int | None = None,
+    skip: int = 0,
+    device: str = "auto",
+    arch: str | None = None,
+    arch_args: str | None = None,
+    trust: bool = False,
+) -> tuple[Any, Dataset]:
+    """The network in ``path`` and the data set asked for, or the one that its header names.
+
+    A network named with --arch and a data set named with --data complete each other: classes and
+    shape of the data build the network.
+    """
+    import certify
+
+    arguments = json_object(arch_args, "--arch-args")
+    where = "cpu" if path.suffix == ".onnx" and device == "auto" else pick_device(device)
+    part: dict[str, Any] = {"split": split, "root": root, "limit": limit, "skip": skip}
+    found = open_data(None, data, **part) if arch is not None and data is not None else None
+    network = certify.load(
+        path, device=where, arch=arch, arguments=arguments, data=found, trust_model_file=trust
+    )
+    header = getattr(network, "certify_header", None)
+    return network, check_fit(found, header, data) if found is not None else open_data(header, data, **part)
+
+
 def open_data(
     header: Any,
     name: str | None,
@@ -130,17 +162,24 @@ def open_data(
 ) -> Dataset:
     """The data set asked for, or the one the checkpoint's header names; its shape must fit the model."""
     from certify import data
-    from certify.errors import InvalidInput, InvalidSetting
+    from certify.errors import InvalidSetting
 
     if name is None:
         name = header.dataset.get("name") if header is not None else None
     if name is None:
         raise InvalidSetting(
             "no data set given",
-            why="the checkpoint's header names none",
+            why="the model file names none",
             remedy="add --data NAME or --data FILE.npz",
         )
     found = data.load(name, split=split, root=root, limit=limit, skip=skip, download=download)
+    return check_fit(found, header, name)
+
+
+def check_fit(found: Dataset, header: Any, name: str | None) -> Dataset:
+    """``found`` itself if its inputs have the shape that the model takes; InvalidInput otherwise."""
+    from certify.errors import InvalidInput
+
     if header is not None and tuple(found.x.shape[1:]) != tuple(header.input_shape):
         raise InvalidInput(
             f"data set {name!r} does not fit the model",

@@ -80,6 +80,7 @@ def _optional() -> list[dict[str, str]]:
     wanted = {
         "torchattacks": "pip install -c constraints.txt --no-deps torchattacks",
         "pyautoattack": "pip install --no-deps pyautoattack",
+        "onnxruntime": "pip install 'certify-robustness[onnx]'",
         "ray": "pip install 'certify-robustness[ray]'",
         "nbclient": "pip install 'certify-robustness[notebooks]'",
     }

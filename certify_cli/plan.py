@@ -46,6 +46,7 @@ def plan(
     device: common.Device = "auto",
     arch: common.Arch = None,
     arch_args: common.ArchArgs = None,
+    trust: common.Trust = False,
     as_json: common.AsJson = False,
 ) -> None:
     """Sample a few inputs, then forecast samples, hours and workers of a full run in every mode."""
@@ -55,14 +56,17 @@ def plan(
     from certify.planning import forecast
     from certify.procedures import make_procedure
 
-    arguments = common.json_object(arch_args, "--arch-args")
-    network = certify.load(model, device=common.pick_device(device), arch=arch, arguments=arguments)
-    header = getattr(network, "certify_header", None)
-    dataset = common.open_data(header, data, split=split, root=data_root, limit=None, skip=0)
-    smoothed = certify.Smoothed(
-        network, sigma, num_classes=dataset.num_classes, noise=noise,
-        grid=grid if grid is not None else dataset.grid, bounds=dataset.bounds,
-    )  # fmt: skip
+    network, dataset = common.open_model(
+        model,
+        data=data,
+        split=split,
+        root=data_root,
+        device=device,
+        arch=arch,
+        arch_args=arch_args,
+        trust=trust,
+    )
+    smoothed = certify.Smoothed(network, sigma, data=dataset, noise=noise, grid=grid)
     counts, rate = _pilot(smoothed, dataset, min(pilot, len(dataset)), pilot_samples, seed)
     total = inputs or len(dataset)
     modes: dict[str, dict[str, Any]] = {

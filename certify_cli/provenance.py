@@ -20,7 +20,7 @@ def provenance(path: Path, network: Any, dataset: Dataset, *, skip: int, limit: 
     import torch
 
     import certify
-    from certify.checkpoints import tensor_digest
+    from certify.checkpoints import model_digest
 
     header = getattr(network, "certify_header", None)
     return {
@@ -28,7 +28,7 @@ def provenance(path: Path, network: Any, dataset: Dataset, *, skip: int, limit: 
             "path_name": str(path),
             "architecture": header.architecture if header else None,
             "arguments": dict(header.arguments) if header else None,
-            "digest": tensor_digest(network.state_dict()),
+            "digest": model_digest(network),
         },
         "data": {
             "name": dataset.name,

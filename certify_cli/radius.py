@@ -88,17 +88,13 @@ def radius(
     as_json: common.AsJson = False,
 ) -> None:
     """Prove, input by input, how far the smoothed classifier cannot change its class."""
-    import certify
-
-    arguments = common.json_object(arch_args, "--arch-args")
     gates = summary.parse_gates(require or [])
     where = engines.pick(engine, workers, address)
     options = _mode_options(mode, {"slack": slack, "step": step, "radius": at, "n0": n0, "n": n})
-    network = certify.load(
-        model, device=common.pick_device(device), arch=arch, arguments=arguments, trust_model_file=trust
-    )
-    header = getattr(network, "certify_header", None)
-    dataset = common.open_data(header, data, split=split, root=data_root, limit=limit, skip=skip)
+    network, dataset = common.open_model(
+        model, data=data, split=split, root=data_root, limit=limit, skip=skip,
+        device=device, arch=arch, arch_args=arch_args, trust=trust,
+    )  # fmt: skip
     part = common.shard_of(dataset, shard)
     smoothed = _smoothed(
         network,
@@ -106,7 +102,7 @@ def radius(
         dataset,
         noise=noise,
         norm=norm,
-        grid=grid if grid is not None else dataset.grid,
+        grid=grid,
         batch_size=batch_size,
         dtype=dtype,
         compiled=compiled,
@@ -207,11 +203,12 @@ def _certify(
 def _smoothed(network: Any, sigma: float | None, dataset: Dataset, *, noise: str, **options: Any) -> Smoothed:
     """The smoothed classifier that is asked for; "internal" noise belongs to the network itself."""
     import certify
+    from certify.arguments import measured_classes
     from certify.errors import InvalidSetting
     from certify.inside.internal_noise import SmoothedInside
 
     header = getattr(network, "certify_header", None)
-    classes = header.num_classes if header is not None else dataset.num_classes
+    classes = header.num_classes if header is not None else measured_classes(network, dataset)
     if noise == "internal":
         if sigma is not None or options["norm"] != "2" or options["dtype"] != "fp32" or options["compiled"]:
             raise InvalidSetting(
@@ -227,12 +224,10 @@ def _smoothed(network: Any, sigma: float | None, dataset: Dataset, *, noise: str
     if sigma is None:
         raise InvalidSetting(
             "the noise level is missing",
-            why="the checkpoint does not say under which noise it was trained",
+            why="the model file does not say under which noise it was trained",
             remedy="add --sigma 0.25",
         )
-    return certify.Smoothed(
-        network, sigma, num_classes=classes, noise=noise, bounds=dataset.bounds, **options
-    )
+    return certify.Smoothed(network, sigma, data=dataset, num_classes=classes, noise=noise, **options)
 
 
 def _refuse_overlaps(run: Run, dataset: Dataset) -> None:

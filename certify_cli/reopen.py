@@ -30,10 +30,15 @@ def reopen(
     data_root: Path | None = None,
     device: str = "auto",
     limit: int | None = None,
+    arch: str | None = None,
+    trust: bool = False,
 ) -> Reopened:
-    """Open a run again. Raises EvidenceFails when the checkpoint is not the certified one."""
+    """Open a run again; ``arch`` confirms a network of the user's own (module:factory).
+
+    Raises EvidenceFails when the checkpoint is not the certified one.
+    """
     import certify
-    from certify.checkpoints import tensor_digest
+    from certify.checkpoints import model_digest
     from certify.errors import EvidenceFails
 
     stored = common.run_directory(run)
@@ -51,15 +56,21 @@ def reopen(
             remedy="give the checkpoint with --model",
         )
     path = model or Path(described["path_name"])
-    network = certify.load(path, device=common.pick_device(device), **architecture(path, described))
-    digest = tensor_digest(network.state_dict())
+    dataset = _certified_part(stored, data_root, limit)
+    network = certify.load(
+        path,
+        device="cpu" if path.suffix == ".onnx" and device == "auto" else common.pick_device(device),
+        data=dataset,
+        trust_model_file=trust,
+        **architecture(path, stored.settings, arch),
+    )
+    digest = model_digest(network)
     if digest != described["digest"]:
         raise EvidenceFails(
             f"{path} is not the model that {run} certified",
             why=f"its weights hash to {digest[:16]}..., the run's to {described['digest'][:16]}...",
             remedy="give the certified checkpoint with --model, or certify this one into another directory",
         )
-    dataset = _certified_part(stored, data_root, limit)
     return Reopened(stored, smoothed_like(stored, network, dataset), dataset)
 
 
@@ -86,18 +97,35 @@ def smoothed_like(stored: StoredRun, network: Any, dataset: Dataset) -> Smoothed
     )
 
 
-def architecture(path: Path, described: dict[str, Any]) -> dict[str, Any]:
-    """For a bare state dict: the architecture that the run wrote down."""
-    from certify.errors import CertifyError
+def architecture(path: Path, settings: dict[str, Any], arch: str | None = None) -> dict[str, Any]:
+    """Which network the weights in ``path`` belong to, as far as the file does not say so itself.
 
+    What a run directory says may have been written by anyone, and importing a module runs its code: a
+    ``module:factory`` is imported only if the user repeats it as ``arch``.
+    """
+    from certify import registry
+    from certify.checkpoints import read
+    from certify.errors import CertifyError, UntrustedFile
+
+    described = settings.get("model") or {}
+    if path.suffix == ".onnx":
+        return {}
     try:
-        from certify.checkpoints import read
-
         read(path)
     except CertifyError:
-        if described.get("architecture"):
-            return {"arch": described["architecture"], "arguments": described.get("arguments") or {}}
-    return {}
+        named = arch or described.get("architecture")
+        if not named:
+            return {}
+        if ":" in named and arch is None:
+            raise UntrustedFile(
+                f"the run names its network as {named!r}",
+                why="importing that module runs its code, on nothing but the run's word",
+                remedy=f"if you know this module, confirm it: --arch {named}",
+            ) from None
+        shapes = {key: settings[key] for key in ("num_classes", "input_shape") if key in settings}
+        taken = registry.accepted(registry.architecture(named), shapes)
+        return {"arch": named, "arguments": taken | (described.get("arguments") or {})}
+    return {} if arch is None else {"arch": arch}
 
 
 def _certified_part(stored: StoredRun, root: Path | None, limit: int | None) -> Dataset:

@@ -91,10 +91,10 @@ def train(
             progress=report,
         )
     if leads():
-        _print(result, sigma, as_json=as_json)
+        _print(result, sigma, arch, as_json=as_json)
 
 
-def _print(result: TrainingResult, sigma: float, *, as_json: bool) -> None:
+def _print(result: TrainingResult, sigma: float, arch: str, *, as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:
@@ -118,7 +118,9 @@ def _print(result: TrainingResult, sigma: float, *, as_json: bool) -> None:
     console.print(
         f"{result.seconds:.0f} s, {result.skipped_steps} non-finite steps skipped; wrote {result.path}"
     )
-    console.print(f"next: certify radius --model {result.path} --sigma {sigma:g}", soft_wrap=True)
+    # Code of one's own is imported only on one's own word, never on a file's.
+    own = f" --arch {arch}" if ":" in arch else ""
+    console.print(f"next: certify radius --model {result.path}{own} --sigma {sigma:g}", soft_wrap=True)
 
 
 def _list() -> None:

@@ -46,14 +46,17 @@ def verify(
         typer.Option("--seed", min=0, help="Picks inputs and noise (level 3). Default: unpredictable."),
     ] = None,
     device: common.Device = "auto",
+    arch: common.Arch = None,
+    trust: common.Trust = False,
     as_json: common.AsJson = False,
 ) -> None:
     """Check a run: its hashes, its arithmetic by a second implementation, and fresh samples."""
     from certify.verification import verify as check
 
     common.refuse_other_directories(run)
-    replay = fresh_counts(run, model, data_root, device, samples, seed) if level == 3 else None
-    expect = {"model": _digest(run, model)} if model is not None else None
+    how = {"arch": arch, "trust": trust}
+    replay = fresh_counts(run, model, data_root, device, samples, seed, **how) if level == 3 else None
+    expect = {"model": _digest(run, model, **how)} if model is not None else None
     result = check(run, level=level, expect=expect, replay=replay, subset=subset, seed=seed)
     if as_json:
         common.print_json({"run": str(run)} | result.to_json())
@@ -64,7 +67,15 @@ def verify(
 
 
 def fresh_counts(
-    run: Path, model: Path | None, data_root: Path | None, device: str, samples: int, seed: int | None
+    run: Path,
+    model: Path | None,
+    data_root: Path | None,
+    device: str,
+    samples: int,
+    seed: int | None,
+    *,
+    arch: str | None = None,
+    trust: bool = False,
 ) -> Replay:
     """A replay that opens the checkpoint and the data again and draws noise no run has used."""
     import secrets
@@ -74,7 +85,7 @@ def fresh_counts(
     def replay(records: Sequence[Record]) -> Mapping[int, Sequence[int]]:
         from certify_cli.reopen import reopen
 
-        opened = reopen(run, model=model, data_root=data_root, device=device)
+        opened = reopen(run, model=model, data_root=data_root, device=device, arch=arch, trust=trust)
         place = {int(id): i for i, id in enumerate(opened.dataset.ids)}
         rows = [place[r.index] for r in records]
         ids = [r.index for r in records]
@@ -85,13 +96,17 @@ def fresh_counts(
     return replay
 
 
-def _digest(run: Path, model: Path) -> str:
+def _digest(run: Path, model: Path, *, arch: str | None, trust: bool) -> str:
     import certify
-    from certify.checkpoints import tensor_digest
+    from certify.checkpoints import model_digest, read, tensor_digest
+    from certify.errors import CertifyError
     from certify_cli.reopen import architecture
 
-    described = common.run_directory(run).settings.get("model") or {}
-    return tensor_digest(certify.load(model, **architecture(model, described)).state_dict())
+    try:
+        return tensor_digest(read(model)[1])  # the weights alone: nothing is built
+    except CertifyError:
+        named = architecture(model, common.run_directory(run).settings, arch)
+        return model_digest(certify.load(model, trust_model_file=trust, **named))
 
 
 def _print(run: Path, result: Verification) -> None:

@@ -43,15 +43,15 @@ def assemble(
         check_weight(key, tensor)
     layout = _layout(factory, name, arguments)
     if layout is not None:
-        _compare(name, layout, state_dict)
+        _compare(name, layout, state_dict, arguments)
         _check_size(name, layout, state_dict)
     model = _call(factory, name, arguments)
     if layout is None:
-        _compare(name, model, state_dict)
+        _compare(name, model, state_dict, arguments)
     try:
         model.load_state_dict(dict(state_dict), strict=True)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise _mismatch(name, str(error).splitlines()[0]) from error
+        raise _mismatch(name, str(error).splitlines()[0], arguments) from error
     return model.eval()
 
 
@@ -90,7 +90,9 @@ def _call(factory: Any, name: str, arguments: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def _compare(name: str, model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+def _compare(
+    name: str, model: nn.Module, state_dict: Mapping[str, Tensor], arguments: Mapping[str, Any]
+) -> None:
     own = model.state_dict()
     found = []
     for key in [*own, *(k for k in state_dict if k not in own)]:
@@ -104,7 +106,7 @@ def _compare(name: str, model: nn.Module, state_dict: Mapping[str, Tensor]) -> N
             found.append(f"{key} is {state_dict[key].dtype} in the file, {own[key].dtype} in the network")
     if found:
         more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
-        raise _mismatch(name, "; ".join(found[:4]) + more)
+        raise _mismatch(name, "; ".join(found[:4]) + more, arguments)
 
 
 def _fits(stored: torch.dtype, wanted: torch.dtype) -> bool:
@@ -132,9 +134,11 @@ def _form(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)}"
 
 
-def _mismatch(name: str, why: str) -> ArchitectureMismatch:
+def _mismatch(name: str, why: str, arguments: Mapping[str, Any]) -> ArchitectureMismatch:
+    built = ", ".join(f"{k}={v!r}" for k, v in arguments.items()) or "no arguments"
     return ArchitectureMismatch(
         f"the weights do not belong to the architecture {name!r}",
         why=why,
-        remedy="use the architecture and arguments the weights were trained with (no weight was loaded)",
+        remedy="use the architecture and arguments the weights were trained with (no weight was loaded); "
+        f"this network was built with {built}",
     )
