@@ -131,11 +131,12 @@ def open_model(
     arch: str | None = None,
     arch_args: str | None = None,
     trust: bool = False,
+    pixels: bool = False,
 ) -> tuple[Any, Dataset]:
     """The network in ``path`` and the data set asked for, or the one that its header names.
 
     A network named with --arch and a data set named with --data complete each other: classes and
-    shape of the data build the network.
+    shape of the data build the network. Only a verb that knows ``pixels`` gets a segmenter.
     """
     import certify
 
@@ -147,7 +148,28 @@ def open_model(
         path, device=where, arch=arch, arguments=arguments, data=found, trust_model_file=trust
     )
     header = getattr(network, "certify_header", None)
-    return network, check_fit(found, header, data) if found is not None else open_data(header, data, **part)
+    dataset = check_fit(found, header, data) if found is not None else open_data(header, data, **part)
+    refuse_segmenter(header, dataset, pixels=pixels)
+    return network, dataset
+
+
+def refuse_segmenter(header: Any, dataset: Dataset, *, pixels: bool) -> None:
+    """Raise InvalidSetting where one class per input is needed, or model and data do not agree on it."""
+    from certify.errors import InvalidSetting
+
+    task = dataset.task if header is None else header.task
+    if task != dataset.task:
+        raise InvalidSetting(
+            f"data set {dataset.name!r} does not fit the model",
+            why=f"the data are for {dataset.task}, the model is for {task}",
+            remedy="use the data set the model was trained on, or another model",
+        )
+    if task == "segmentation" and not pixels:
+        raise InvalidSetting(
+            "this is not available for a segmentation model",
+            why="it needs one class per input; a segmenter gives one to every pixel",
+            remedy="certify its pixels with `certify radius`, then `certify verify` and `certify report`",
+        )
 
 
 def open_data(

@@ -34,8 +34,10 @@ def compare(
     import analysis
     from certify import data
     from certify.store import open_run
+    from certify_cli.reopen import refuse_pixels
 
     stored = common.run_directory(run)
+    refuse_pixels(stored)
     described = stored.settings["data"]
     sample = data.load(
         described.get("path") or described["name"], split="train", root=data_root, limit=points

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import attack, common, engines, provenance, summary
+from certify_cli import attack, common, engines, pixels, provenance, summary
 
 if TYPE_CHECKING:
     from certify import Run, Smoothed
@@ -43,7 +43,13 @@ def radius(
         float | None, typer.Option("--slack", help="radius: stop within this share of the best radius.")
     ] = None,
     step: Annotated[float | None, typer.Option("--step", help="grid: distance of the radii tried.")] = None,
-    at: Annotated[float | None, typer.Option("--radius", help="decide: the radius in question.")] = None,
+    at: Annotated[
+        float | None, typer.Option("--radius", help="decide, segmentation: the radius in question.")
+    ] = None,
+    correction: Annotated[
+        str | None,
+        typer.Option("--correction", help="segmentation: holm (default with --radius) or bonferroni."),
+    ] = None,
     n0: Annotated[int | None, typer.Option("--n0", help="fixed: samples to select the class.")] = None,
     n: Annotated[int | None, typer.Option("--n", help="fixed: samples to bound its probability.")] = None,
     norm: Annotated[str, typer.Option("--norm", help="2, inf, 1 or another p >= 1.")] = "2",
@@ -86,16 +92,27 @@ def radius(
     ] = None,
     formulas: Annotated[bool, typer.Option("--formulas", help="Add the radius by every formula.")] = False,
     as_json: common.AsJson = False,
+    ctx: typer.Context = None,  # type: ignore[assignment]  # the command passes it, a caller need not
 ) -> None:
     """Prove, input by input, how far the smoothed classifier cannot change its class."""
     gates = summary.parse_gates(require or [])
     where = engines.pick(engine, workers, address)
-    options = _mode_options(mode, {"slack": slack, "step": step, "radius": at, "n0": n0, "n": n})
     network, dataset = common.open_model(
         model, data=data, split=split, root=data_root, limit=limit, skip=skip,
-        device=device, arch=arch, arch_args=arch_args, trust=trust,
+        device=device, arch=arch, arch_args=arch_args, trust=trust, pixels=True,
     )  # fmt: skip
     part = common.shard_of(dataset, shard)
+    if dataset.task == "segmentation":
+        pixels.certify_pixels(
+            ctx, network, dataset, part=part, model=model, sigma=sigma, out=out, gates=gates, as_json=as_json,
+            asked={"alpha": alpha, "radius": at, "correction": correction, "n0": n0, "n": n, "seed": seed},
+            options={"noise": noise, "norm": norm, "grid": grid, "dtype": dtype, "compiled": compiled,
+                     "batch_size": batch_size},
+            recorded={"shard": shard, "batch_size": batch_size, "skip": skip, "limit": limit},
+        )  # fmt: skip
+        return
+    options = _mode_options(mode, {"slack": slack, "step": step, "radius": at, "n0": n0, "n": n})
+    _refuse_correction(correction)
     smoothed = _smoothed(
         network,
         sigma,
@@ -139,6 +156,17 @@ def radius(
             "the run does not meet what is required of it",
             why="; ".join(missed),
             remedy="train for a larger radius, or lower the requirement knowingly",
+        )
+
+
+def _refuse_correction(correction: str | None) -> None:
+    from certify.errors import InvalidSetting
+
+    if correction is not None:
+        raise InvalidSetting(
+            "--correction has no meaning for a classifier",
+            why="it says how the pixels of one image are tested together",
+            remedy="leave it out, or certify a segmentation model",
         )
 
 

@@ -32,16 +32,20 @@ def reopen(
     limit: int | None = None,
     arch: str | None = None,
     trust: bool = False,
+    pixels: bool = False,
 ) -> Reopened:
     """Open a run again; ``arch`` confirms a network of the user's own (module:factory).
 
-    Raises EvidenceFails when the checkpoint is not the certified one.
+    Raises EvidenceFails when the checkpoint is not the certified one, InvalidSetting for a
+    segmentation run where the caller knows no ``pixels``.
     """
     import certify
     from certify.checkpoints import model_digest
     from certify.errors import EvidenceFails
 
     stored = common.run_directory(run)
+    if not pixels:
+        refuse_pixels(stored)
     described = stored.settings.get("model")
     if not described:
         raise EvidenceFails(
@@ -75,16 +79,18 @@ def reopen(
 
 
 def smoothed_like(stored: StoredRun, network: Any, dataset: Dataset) -> Smoothed:
-    """The smoothed classifier with exactly the run's settings."""
+    """The smoothed classifier (or segmentation) with exactly the run's settings."""
     import certify
+    from certify.dense.run import is_segmentation
 
     settings = stored.settings
+    kind: Any = certify.SmoothedSegmentation if is_segmentation(settings) else certify.Smoothed
     if settings["noise"] == "internal":
         from certify.inside.internal_noise import SmoothedInside
 
         bounds = None if settings["bounds"] is None else tuple(settings["bounds"])
         return SmoothedInside(network, num_classes=settings["num_classes"], bounds=bounds)
-    return certify.Smoothed(
+    return kind(
         network,
         settings["noise_settings"].get("sigma", settings["sigma"]),
         num_classes=settings["num_classes"],
@@ -95,6 +101,16 @@ def smoothed_like(stored: StoredRun, network: Any, dataset: Dataset) -> Smoothed
         dtype=settings["dtype"],
         compiled=settings["compiled"],
     )
+
+
+def refuse_pixels(stored: StoredRun) -> None:
+    """Raise InvalidSetting for a segmentation run: this needs one class per input."""
+    from certify.dense.run import refuse_segmentation
+
+    refuse_segmentation(
+        stored.settings, "this is not available",
+        "use certify verify, report, export and merge; its maps are certify.SegmentationRun.open(RUN)",
+    )  # fmt: skip
 
 
 def architecture(path: Path, settings: dict[str, Any], arch: str | None = None) -> dict[str, Any]:

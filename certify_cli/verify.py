@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -82,13 +82,20 @@ def fresh_counts(
 
     fresh_seed = secrets.randbits(64) if seed is None else seed
 
-    def replay(records: Sequence[Record]) -> Mapping[int, Sequence[int]]:
+    def replay(records: Sequence[Record]) -> Mapping[int, Any]:
         from certify_cli.reopen import reopen
 
-        opened = reopen(run, model=model, data_root=data_root, device=device, arch=arch, trust=trust)
+        opened = reopen(
+            run, model=model, data_root=data_root, device=device, arch=arch, trust=trust, pixels=True
+        )
         place = {int(id): i for i, id in enumerate(opened.dataset.ids)}
         rows = [place[r.index] for r in records]
         ids = [r.index for r in records]
+        if opened.stored.settings.get("task") == "segmentation":
+            segmented: Any = opened.smoothed
+            votes = (segmented.votes(opened.dataset.x[[row]], n=samples, seed=fresh_seed, ids=[id])[0]
+                     for row, id in zip(rows, ids, strict=True))  # fmt: skip
+            return {id: (found, samples) for id, found in zip(ids, votes, strict=True)}
         # Predictions draw from words that certificates never use, so the run's own seed is fresh too.
         found = opened.smoothed.predict(opened.dataset.x[rows], n=samples, seed=fresh_seed, ids=ids)
         return {id: [*p.counts, p.samples - sum(p.counts)] for id, p in zip(ids, found, strict=True)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from certify.dense.run import refuse_segmentation
 from certify.errors import InvalidSetting
 from certify.files import write_atomically
 from certify.records import Estimate
@@ -114,6 +115,11 @@ def contrast(runs: Sequence[Evidence]) -> Comparison:
             why=f"a comparison shows between 2 and {MOST} runs",
             remedy="give the run directories of two or more runs, the baseline first",
         )
+    for e in runs:
+        refuse_segmentation(
+            e.settings, "there is no comparison",
+            "report each run by itself, and set their certificates.csv side by side",
+        )  # fmt: skip
     norms = {e.norm for e in runs}
     if len(norms) > 1:
         raise InvalidSetting(
