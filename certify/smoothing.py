@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from certify.arguments import check_batch_size, check_ids, check_sigma, choose_reduction, declared
@@ -360,6 +359,8 @@ def _record(id: int, target: int | None, outcome: Outcome, geometry: Geometry, s
 
 
 def _prediction(row: np.ndarray, n: int, alpha: float) -> Prediction:
+    from scipy import stats  # takes as long to import as half of torch
+
     order = np.argsort(row[:-1], kind="stable")[::-1]
     top, second = int(row[order[0]]), int(row[order[1]])
     # Samples without a class count as the runner-up: they can only make the test abstain.

@@ -179,8 +179,9 @@ def _check_probabilities(found: Any) -> None:
         )
     outside = (found < -1e-3) | (found > 1 + 1e-3)
     if bool(outside.any()):
+        wrong = float(found.detach()[outside][0])
         raise InvalidModel(
-            f"the model was declared to give probabilities, but returned {float(found.detach()[outside][0]):.3g}",
+            f"the model was declared to give probabilities, but returned {wrong:.3g}",
             why="a probability lies between 0 and 1",
             remedy="leave scores='probabilities' out: these are logits",
         )

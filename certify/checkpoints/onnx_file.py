@@ -26,10 +26,7 @@ _RANDOM = {
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial",
 }  # fmt: skip
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
-_EXPORT = (
-    "torch.onnx.export(model, (x,), path, dynamic_shapes=({0: torch.export.Dim('batch')},)), "
-    "or dynamic_axes={'input': {0: 'batch'}} in older versions"
-)
+_EXPORT = "torch.onnx.export(model, (x,), path, dynamic_shapes=({0: 'batch'},), external_data=False)"
 
 
 class OnnxModel(nn.Module):
@@ -105,7 +102,8 @@ def judge(content: bytes, path: Path) -> None:
             raise untrusted(
                 path,
                 f"its tensor {tensor.name!r} is stored in another file",
-                "save it as one file: onnx.save(onnx.load(path), 'whole.onnx', save_as_external_data=False)",
+                "write one file: torch.onnx.export(..., external_data=False), or, if it is your own, "
+                "onnx.save(onnx.load(path), 'whole.onnx', save_as_external_data=False)",
             )
     own = {(f.domain, f.name) for f in model.functions}
     for node in nodes:

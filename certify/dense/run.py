@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
 from certify.dense.maps import ABSTAIN, PixelMaps, arrays_name
 from certify.errors import InvalidSetting
@@ -218,6 +217,8 @@ def _ratio(hits: np.ndarray, known: np.ndarray, at: float, level: float) -> Esti
     value = float(hits.sum()) / max(total, 1.0)
     low, high = 0.0, 1.0
     if n > 1 and total > 0:
+        from scipy import stats  # takes as long to import as half of torch
+
         spread = math.sqrt(float(((hits - value * known) ** 2).sum()) / (n * (n - 1))) / (total / n)
         half = float(stats.t.ppf((1 + level) / 2, n - 1)) * spread
         low, high = max(0.0, value - half), min(1.0, value + half)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from certify.bounds import check_alpha
 from certify.errors import InvalidSetting
@@ -229,6 +229,8 @@ def _expected_end(p_target: float, n_max: int, slack: float, alpha: float) -> fl
 @functools.lru_cache(maxsize=64)
 def _end_table(n_max: int, slack: float, log_alpha: float) -> tuple[np.ndarray, np.ndarray]:
     """log of the sample number where the slack rule would stop, at a few quantiles (planning only)."""
+    from scipy import stats  # takes as long to import as half of torch
+
     alpha = math.exp(log_alpha)
     zs = np.linspace(0.02, 3.8, 20)
     ns = np.unique(np.round(np.geomspace(min(50, n_max), n_max, 120)).astype(int))

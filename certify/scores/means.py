@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize
 
 from certify.bounds import binomial_lower, check_alpha
 from certify.errors import InvalidInput
@@ -130,6 +129,8 @@ def kelly_grid_histogram(points: np.ndarray, counts: np.ndarray, alpha: float) -
     low, top = 1e-9 * float(points.max()), float(points.max())
     if top <= 0 or kelly_log_capital(points, counts, low) < goal:
         return 0.0
+    from scipy import optimize  # a tenth of what importing torch costs
+
     root: Any = optimize.brentq(lambda m: kelly_log_capital(points, counts, m) - goal, low, top, xtol=1e-13)
     step = 1e-12
     while root > low and kelly_log_capital(points, counts, root) < goal:  # step back inside the refuted means
