@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING
 
 from certify.records import Estimate
@@ -24,6 +25,12 @@ _SPECIAL = {
     "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
+    '"': "{''}",
+    "-": "-{}",  # two in a row would become a dash
 }
 _SYMBOL = {
     "ℓ": r"$\ell$",
@@ -36,6 +43,32 @@ _SYMBOL = {
     "\u202f": r"\,",
     "≤": r"$\le$",
     "√": r"$\surd$",
+    "α": r"$\alpha$",
+    "ε": r"$\varepsilon$",
+    "λ": r"$\lambda$",
+    "σ": r"$\sigma$",
+    "ß": r"{\ss}",
+    "æ": r"{\ae}",
+    "ø": r"{\o}",
+    "ł": r"{\l}",
+    "Æ": r"{\AE}",
+    "Ø": r"{\O}",
+    "Ł": r"{\L}",
+}
+#: Combining accents and the commands that set them on a letter.
+_ACCENT = {
+    "\u0300": "`",
+    "\u0301": "'",
+    "\u0302": "^",
+    "\u0303": "~",
+    "\u0304": "=",
+    "\u0306": "u",
+    "\u0307": ".",
+    "\u0308": '"',
+    "\u030a": "r",
+    "\u030b": "H",
+    "\u030c": "v",
+    "\u0327": "c",
 }
 
 
@@ -93,8 +126,26 @@ def comparison_table(comparison: Comparison) -> str:
 
 
 def escape(text: str) -> str:
-    """Text with LaTeX's special characters and this package's symbols made printable."""
-    return "".join(_SPECIAL.get(c) or _SYMBOL.get(c) or c for c in text)
+    """Text that LaTeX prints and never obeys, in ASCII: any engine and any font encoding compile it.
+
+    Accented Latin letters and this package's symbols are set; a character beyond them stands as its
+    code point, such as [U+4E2D], and a control character as a space.
+    """
+    return "".join(map(_letter, unicodedata.normalize("NFC", text)))
+
+
+def _letter(character: str) -> str:
+    if known := _SPECIAL.get(character) or _SYMBOL.get(character):
+        return known
+    if character.isascii():
+        return character if character.isprintable() else " "
+    base, *accents = unicodedata.normalize("NFD", character)
+    if len(accents) == 1 and accents[0] in _ACCENT and base.isascii() and base.isalpha():
+        dotless = rf"\{base}" if base in "ij" and accents[0] != "\u0327" else base
+        return rf"\{_ACCENT[accents[0]]}{{{dotless}}}"
+    if unicodedata.category(character) in ("Cc", "Zs", "Zl", "Zp"):
+        return " "
+    return f"[U+{ord(character):04X}]"
 
 
 def _interval(estimate: Estimate) -> str:

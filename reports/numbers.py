@@ -8,12 +8,35 @@ that a radius the user typed as 0.3 is printed as 0.3.
 from __future__ import annotations
 
 import math
+import re
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 from certify.records import Estimate
 
 DASH = "–"
+
+#: Patterns of the ASCII spellings used in claims and formulas, and what they are printed as.
+_SYMBOLS = (
+    (r"\bPhi\^-1", "Φ⁻¹"),
+    (r"\bPhi\b", "Φ"),
+    (r"\bsigma(?=\b|_)", "σ"),
+    (r"\blambda(?=\b|_)", "λ"),
+    (r"\bdelta\b", "δ"),
+    (r"\beps\b", "ε"),
+    (r"\bpi\b", "π"),
+    (r"\bsqrt ?\((\w)\)", r"√\1"),
+    (r"\bsqrt\b ?", "√"),
+    (r"\bl2\b", "ℓ₂"),
+    (r"\bl1\b", "ℓ₁"),
+    (r"\bl_inf\b", "ℓ∞"),
+    (r"\bl_p\b", "ℓₚ"),
+    (r"(?<=\w)\^2\b", "²"),
+    (r"<=", "≤"),
+    (r">=", "≥"),
+    (r"->", "→"),
+    (r"(?<=[\w)\]]) - (?=[\w(])", " − "),
+)
 
 
 def radius_down(value: float | None, digits: int = 3) -> str:
@@ -37,6 +60,11 @@ def radius_short(value: float | None, digits: int = 3) -> str:
 def plain(value: float | None, digits: int = 3) -> str:
     """A quantity with no preferred direction, rounded to nearest."""
     return _fixed(value, digits, ROUND_HALF_EVEN)
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share with no preferred direction, rounded to nearest."""
+    return _fixed(value, digits, ROUND_HALF_EVEN, scale=100) + "\u00a0%"
 
 
 def percent_down(value: float, digits: int = 1) -> str:
@@ -87,6 +115,21 @@ def general(value: Any, digits: int = 4) -> str:
     if isinstance(value, int):
         return count(value)
     return f"{value:.{digits}g}".replace("-", "−")
+
+
+def symbols(text: str) -> str:
+    """A formula or statement typed in ASCII, with the letters of the field: sigma as σ, l2 as ℓ₂."""
+    for pattern, symbol in _SYMBOLS:
+        text = re.sub(pattern, symbol, text)
+    return text
+
+
+def radius_over(value: float | None, digits: int = 3) -> str:
+    """The upper end of a radius's interval: significant digits, rounded up."""
+    if value is None or not math.isfinite(value):
+        return _fixed(value, digits, ROUND_CEILING)
+    rounded = Context(prec=digits, rounding=ROUND_CEILING).create_decimal(Decimal(repr(float(value))))
+    return f"{rounded:f}"
 
 
 def count(value: int | float) -> str:

@@ -15,6 +15,9 @@ from importlib import resources
 
 Pair = tuple[float, float]
 
+#: A figure up to this width stays readable on a phone without scrolling.
+NARROW = 420
+
 
 @dataclass
 class Figure:
@@ -74,8 +77,9 @@ class Figure:
     def _wrap(self, attributes: str, head: str) -> str:
         box = f"0 0 {_number(self.width)} {_number(self.height)}"
         body = "\n".join(self.parts)
+        css = "plot narrow" if self.width <= NARROW else "plot"
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" viewBox="{box}" {attributes}>'
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="{css}" viewBox="{box}" {attributes}>'
             f"{head}\n{body}\n</svg>"
         )
 

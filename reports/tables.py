@@ -220,13 +220,20 @@ class Claim:
 
 
 def ledger_claims(evidence: Evidence) -> list[Claim]:
-    """The stored ledger, its rows gathered by claim in their stored order."""
+    """The stored ledger, its rows gathered by claim in their stored order.
+
+    The reference is that of the claim, or "" where its rows have references of their own.
+    """
     document = evidence.documents.get("ledger") or {}
-    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in document.get("claims") or ():
-        key = (str(row["claim"]), str(row["statement"]), str(row.get("reference") or ""))
-        found.setdefault(key, []).append(row)
-    return [Claim(*key, tuple(rows)) for key, rows in found.items()]
+        found.setdefault((str(row["claim"]), str(row["statement"])), []).append(row)
+    claims = []
+    for (name, statement), rows in found.items():
+        references = {str(row.get("reference") or "") for row in rows}
+        common = references.pop() if len(references) == 1 else ""
+        claims.append(Claim(name, statement, common, tuple(rows)))
+    return claims
 
 
 def violated_theorems(evidence: Evidence) -> list[str]:

@@ -7,17 +7,19 @@ has "survived preset X"; it is never called safe.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from certify.records import Status
+from certify.records import Estimate, Status
 from reports.attack_groups import norm_name
 from reports.evidence import Evidence
 from reports.numbers import (
     count,
     general,
     level,
+    p_value,
+    percent,
     percent_down,
     percent_interval,
     percent_up,
@@ -28,6 +30,7 @@ from reports.numbers import (
 
 if TYPE_CHECKING:
     from reports.comparison import Pair
+    from reports.tables import Claim
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,20 @@ def comparison_sentence(pair: Pair, radius: float) -> str:
     return f"{claim}: {told}."
 
 
+def comparison_details(pair: Pair, radius: float) -> str:
+    """The counts behind ``comparison_sentence``; "" where the two are not compared."""
+    if pair.reason:
+        return ""
+    row = next(d for d in pair.differences if d.radius == radius)
+    both = f"Of {count(row.inputs)} common inputs only {pair.name} proves {count(row.only_first)}"
+    adjusted = p_value(row.p_adjusted)
+    told = adjusted if adjusted.startswith("<") else f"= {adjusted}"
+    return (
+        f"{both}, only {pair.baseline} {count(row.only_second)} at this radius (exact p {told} after Holm's "
+        "correction for all radii and runs)."
+    )
+
+
 def sandwich_sentence(evidence: Evidence) -> str:
     """Whether any confirmed attack lies inside a certified ball."""
     met = sum(p.record.certified and p.distance is not None for p in evidence.points)
@@ -107,6 +124,39 @@ def sandwich_sentence(evidence: Evidence) -> str:
         return "The smoothed classifier has not been attacked yet."
     tried = f"; {count(evidence.challenged)} balls were attacked from inside" if evidence.challenged else ""
     return f"No confirmed attack lies inside a certified ball ({count(met)} inputs have both{tried})."
+
+
+def ledger_sentence(claims: Sequence[Claim]) -> str:
+    """How many rows of the ledger hold, are refuted or stay open; a violated theorem first."""
+    rows = [row for claim in claims for row in claim.rows]
+    said = {
+        status: [r for r in rows if r["status"] == status] for status in ("holds", "violated", "undetermined")
+    }
+    broken = sum(bool(r.get("sound")) for r in said["violated"])
+    parts = [f"{count(len(said['holds']))} of {count(len(rows))} confrontations hold"]
+    if broken:
+        parts.insert(0, f"{count(broken)} violate a theorem, so that this run is in doubt")
+    if refuted := len(said["violated"]) - broken:
+        parts.append(f"{count(refuted)} refute a statement that is no theorem")
+    if said["undetermined"]:
+        parts.append(f"{count(len(said['undetermined']))} stay undetermined: nothing here could decide them")
+    return "; ".join(parts) + "."
+
+
+def gap_sentence(gap: Mapping[str, Any] | None) -> str:
+    """The measured errors behind the bounds: training, test, and the gap with its interval."""
+    if (
+        not gap
+        or not {"train_error", "test_error", "n_train", "n_test", "test_low", "test_high"} <= gap.keys()
+    ):
+        return ""
+    test = Estimate(gap["test_error"], gap["test_low"], gap["test_high"], 1 - gap["delta"], "clopper-pearson")
+    return (
+        f"The {gap['predictor']} errs on {percent(gap['train_error'])} of {count(gap['n_train'])} "
+        f"training inputs and on {percent(gap['test_error'])} of {count(gap['n_test'])} test inputs "
+        f"({level(test)} interval {percent_interval(test)}). Its generalization gap is "
+        f"{points(gap['value'])} percentage points ({points_interval(gap['low'], gap['high'])})."
+    )
 
 
 def guarantee_says(evidence: Evidence) -> list[str]:

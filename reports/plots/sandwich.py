@@ -9,8 +9,12 @@ from reports.svg import Axes, Figure, ticks
 
 def sandwich(evidence: Evidence) -> Figure | None:
     """Every point must lie above the diagonal; None where nothing was both certified and attacked."""
-    tried = evidence.attacked(smoothed=True)
-    points = [p for p in evidence.points if p.record.certified and p.record.index in tried]
+    # Where the class was wrong before any attack, nothing was searched for.
+    tried = evidence.attacked(smoothed=True) - evidence.wrong(smoothed=True)
+    points = [
+        p for p in evidence.points
+        if p.record.certified and (p.distance is not None or p.record.index in tried)
+    ]  # fmt: skip
     if not points:
         return None
     met = [p for p in points if p.distance is not None]

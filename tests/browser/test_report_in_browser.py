@@ -196,3 +196,19 @@ def test_print_drops_the_controls_and_uses_paper_colours(opened):
         assert opened.run("return getComputedStyle(document.querySelector('.tools')).display") == "none"
     finally:
         opened.command("Emulation.setEmulatedMedia", media="")
+
+
+def test_print_shows_every_input_and_the_screen_goes_back_to_pages(opened):
+    rows = "return document.querySelectorAll('#table tbody tr').length"
+    assert opened.run(rows) == 50
+    opened.run("dispatchEvent(new Event('beforeprint'))")
+    assert opened.run(rows) == 120
+    opened.run("dispatchEvent(new Event('afterprint'))")
+    assert opened.run(rows) == 50
+    fill(opened, "#verdict", "proof")
+    opened.run("dispatchEvent(new Event('beforeprint'))")
+    kept = opened.run(rows)
+    assert (
+        opened.run("return document.querySelector('#printed').textContent")
+        == f"Printed: {kept} of 120 inputs."
+    )

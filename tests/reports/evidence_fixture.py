@@ -229,5 +229,17 @@ def bounds() -> dict[str, Any]:
 
     return {
         "results": [result("test-set Clopper-Pearson", 0.115), result("Rademacher l2", 1.36)],
-        "measured_gap": {"train_error": 0.01, "test_error": 0.04, "gap": 0.03},
+        "measured_gap": {
+            "predictor": "deterministic network",
+            "value": 0.03,
+            "low": 0.01,
+            "high": 0.06,
+            "delta": 0.05,
+            "train_error": 0.01,
+            "test_error": 0.04,
+            "test_low": 0.02,
+            "test_high": 0.07,
+            "n_train": 1000,
+            "n_test": 361,
+        },
     }

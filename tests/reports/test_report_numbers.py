@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 import attacks
 import reports
 from certify.records import Estimate, Run, Status
-from reports import numbers, tables
+from reports import numbers, tables, words
 from reports.evidence import Evidence, _round_step
 from reports.latex import escape
+from reports.plots.sandwich import sandwich
 from reports.svg import ticks
 from reports.tables import accuracy_rows, formula_rows, refutation
 from tests.reports.evidence_fixture import stored_run
@@ -212,3 +213,57 @@ def test_a_wrong_class_before_the_attack_counts_only_if_established():
     for o, label in zip(errors, (None, (errors[1]["target"] + 1) % 10), strict=True):
         o |= {"status": "clean_error", "prediction": None, "distance_l2": None, "details": {"label": label}}
     assert Evidence.of(stored).wrong(smoothed=True) == {errors[1]["index"]}
+
+
+@pytest.mark.parametrize(
+    ("typed", "printed"),
+    [
+        ("sigma/2 (Phi^-1(pA) - Phi^-1(pB))", "σ/2 (Φ⁻¹(pA) − Φ⁻¹(pB))"),
+        ("sigma sqrt(d) / (pA - pB) is an l2 radius", "σ √d / (pA − pB) is an ℓ₂ radius"),
+        ("an l_inf attack -> R/sqrt(2 pi) <= eps", "an ℓ∞ attack → R/√(2 π) ≤ ε"),
+        ("PAC-Bayes, kl form; phi; sigmoid; model2", "PAC-Bayes, kl form; phi; sigmoid; model2"),
+    ],
+)
+def test_formulas_are_printed_with_the_letters_of_the_field(typed, printed):
+    assert numbers.symbols(typed) == printed
+
+
+@given(positive)
+def test_the_upper_end_of_a_radius_is_never_printed_smaller(value):
+    assert Decimal(numbers.radius_short(value)) <= Decimal(repr(value)) <= Decimal(numbers.radius_over(value))
+
+
+def test_the_sentence_over_the_ledger_counts_its_rows():
+    rows = [{"claim": "T2", "statement": "s", "status": s, "sound": True} for s in ("holds", "undetermined")]
+    rows.append({"claim": "T1", "statement": "t", "status": "violated", "sound": False})
+
+    def said(found):
+        stored = replace(stored_run(inputs=5), documents={"ledger": {"claims": found}})
+        return words.ledger_sentence(tables.ledger_claims(Evidence.of(stored)))
+
+    assert said(rows) == (
+        "1 of 3 confrontations hold; 1 refute a statement that is no theorem; 1 stay undetermined: nothing "
+        "here could decide them."
+    )
+    assert said([rows[0] | {"status": "violated"}]).startswith("1 violate a theorem, so that this run is in")
+
+
+def test_the_sentence_over_the_bounds_tells_errors_and_gap():
+    gap = stored_run(inputs=5).documents["bounds"]["measured_gap"]
+    assert words.gap_sentence(gap).replace("\u00a0", " ").replace("\u202f", " ") == (
+        "The deterministic network errs on 1.0 % of 1 000 training inputs and on 4.0 % of 361 test inputs "
+        "(95 % interval 2.0 – 7.0 %). Its generalization gap is +3.0 percentage points (+1.0 to +6.0)."
+    )
+    assert words.gap_sentence(None) == ""
+
+
+def test_an_input_wrong_before_the_attack_is_not_one_that_withstood_it():
+    stored = stored_run(inputs=30)
+    first = next(r for r in stored.run if r.certified)
+    stored.attacks = [o for o in stored.attacks if o["smoothed"] and o["index"] != first.index]
+    before = len(sandwich(Evidence.of(stored)).parts)
+    nothing = {"index": first.index, "distance": None, "distance_l2": None, "distance_linf": None}
+    found = stored.attacks[0] | nothing
+    for status, label, marks in (("clean_error", (first.target + 1) % 10, 0), ("survived", first.target, 1)):
+        changed = replace(stored, attacks=[*stored.attacks, found | {"status": status, "prediction": label}])
+        assert len(sandwich(Evidence.of(changed)).parts) == before + marks
