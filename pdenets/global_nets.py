@@ -55,7 +55,7 @@ class TinyGlobal(nn.Module):
         self.head = nn.Linear((height // 4) * (width // 4), num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.first(F.relu(self.norm_in(self.normalise(x))))
+        h = self._features(x)
         if self.backbone == "convolution":
             h = self._second(h)
         elif self.backbone == "residual":
@@ -67,6 +67,15 @@ class TinyGlobal(nn.Module):
         if self.norm_out is not None:
             h = self.norm_out(h)
         return self.head(F.avg_pool2d(F.relu(h), 4).flatten(1))
+
+    def coefficients(self, x: Tensor) -> dict[str, Tensor]:
+        """The coefficients of the diffusion-advection equation on the inputs x: u, v, Dx, Dy."""
+        h = self._features(x)
+        speed, one = self._second(h), h.new_ones(())
+        return {"u": speed, "v": speed, "Dx": one, "Dy": one}
+
+    def _features(self, x: Tensor) -> Tensor:
+        return self.first(F.relu(self.norm_in(self.normalise(x))))
 
     def _second(self, h: Tensor) -> Tensor:
         return self.second(F.relu(self.norm(h)))
@@ -118,14 +127,14 @@ def global_cifar(
 
 
 def coefficient_maps(network: nn.Module, x: Tensor) -> list[dict[str, Tensor]]:
-    """The maps u, v, Dx, Dy of every Global layer of ``network`` on the inputs x, in order."""
+    """The maps u, v, Dx, Dy of every diffusion-advection layer of ``network`` on the inputs x, in order."""
     found: list[dict[str, Tensor]] = []
 
     def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, GlobalLayer)
+        assert isinstance(layer, GlobalLayer | TinyGlobal)
         found.append({name: value.detach() for name, value in layer.coefficients(inputs[0]).items()})
 
-    handles = [m.register_forward_pre_hook(look) for m in network.modules() if isinstance(m, GlobalLayer)]
+    handles = [m.register_forward_pre_hook(look) for m in network.modules() if _has_equation(m)]
     try:
         with torch.no_grad():
             network(x)
@@ -133,3 +142,7 @@ def coefficient_maps(network: nn.Module, x: Tensor) -> list[dict[str, Tensor]]:
         for handle in handles:
             handle.remove()
     return found
+
+
+def _has_equation(module: nn.Module) -> bool:
+    return isinstance(module, GlobalLayer) or (isinstance(module, TinyGlobal) and module.backbone == "global")

@@ -111,6 +111,18 @@ def test_maps_are_nonnegative_and_collected_in_order():
     assert all((m[name] >= 0).all() for m in maps for name in ("u", "v", "Dx", "Dy"))
 
 
+def test_the_small_network_shows_the_velocity_it_computes_with():
+    torch.manual_seed(0)
+    net = tiny_global(num_classes=10, input_shape=(1, 28, 28)).eval()
+    (maps,) = coefficient_maps(net, torch.rand(2, 1, 28, 28))
+    assert maps["u"].shape == (2, 1, 28, 28)
+    assert torch.equal(maps["u"], maps["v"])
+    assert (maps["u"] < 0).any()
+    assert float(maps["Dx"]) == float(maps["Dy"]) == 1.0
+    assert coefficient_maps(tiny_global(num_classes=10, input_shape=(1, 28, 28), backbone="residual"),
+                            torch.rand(1, 1, 28, 28)) == []  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("backbone", "steps", "count"), [("residual", 1, 524), ("global", 5, 524), ("convolution", None, 522)]
 )
