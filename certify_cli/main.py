@@ -21,6 +21,7 @@ from certify_cli import (
     train,
     verify,
 )
+from certify_cli.memory import keep_freed_memory
 
 app = typer.Typer(
     name="certify",
@@ -52,6 +53,7 @@ def _version(
 
 def main() -> None:
     """Run the command; an interrupted run says how to go on."""
+    keep_freed_memory()
     try:
         app()
     except KeyboardInterrupt:

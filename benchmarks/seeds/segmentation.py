@@ -15,7 +15,7 @@ from certify.data.shapes import shapes
 from pdenets.evolution import heat
 from pdenets.unet import unet
 
-EPOCHS, BATCH, LR, CLIP, WIDTH = 100, 8, 2e-3, 5.0, 16
+EPOCHS, BATCH, LR, CLIP, WIDTH = 100, 24, 2e-3, 5.0, 16
 #: Label, noisy training labels, arguments of the layer.
 ROWS: tuple[tuple[str, bool, dict[str, Any]], ...] = (
     ("clean labels, no layer", False, {}),

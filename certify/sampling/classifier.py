@@ -86,11 +86,11 @@ class BaseClassifier:
         Rows in doubt are too close to call from a batch; ask ``vote_alone`` for each.
         """
         out = self.logits(batch)
-        top = out.topk(2, dim=1)
-        finite = out.isfinite().all(dim=1)
-        margin = top.values[:, 0] - top.values[:, 1]
-        doubt = finite & (margin <= self.tolerance * out.abs().amax(dim=1))
-        return torch.where(finite, top.indices[:, 0], self.num_classes), doubt
+        values, indices = out.topk(2, dim=1)
+        size = out.abs().amax(dim=1)  # not finite where any score is not
+        finite = size.isfinite()
+        doubt = (values[:, 0] - values[:, 1] <= self.tolerance * size).logical_and_(finite)
+        return torch.where(finite, indices[:, 0], self.num_classes), doubt
 
     def vote_alone(self, x: Tensor) -> int:
         """The class of one input ``(1, *shape)``, which is the definition of the classifier."""

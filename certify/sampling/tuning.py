@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from certify.noise import Noise
     from certify.sampling.classifier import BaseClassifier
 
-CPU_SIZES = (64, 128, 256)
+CPU_SIZES = (64, 128, 256, 512)
 CUDA_SIZES = (256, 512, 1024, 2048, 4096)
 #: Stop trying larger batches once a single one takes this long: tuning must not cost the run.
 PATIENCE_S = 2.0
@@ -51,7 +51,7 @@ def choose_lanes(classifier: BaseClassifier, noise: Noise, example: Tensor, batc
         Sampler(classifier, noise, seed=0, shape=example.shape, batch_size=batch_size, lanes=c)
         for c in ((), copies)
     )
-    request = [Request(0, noise.prepare(example, device=classifier.device), 0, 2 * lanes * batch_size)]
+    request = [Request(0, noise.prepare(example, device=classifier.device), 0, 4 * lanes * batch_size)]
     times: dict[Sampler, list[float]] = {plain: [], wide: []}
     for _ in range(3):
         for sampler, taken in times.items():
