@@ -2,7 +2,7 @@
 
     python benchmarks/seed_systems.py [--only segmentation,digits,...] [--seeds 2] [--data-root DIR]
 
-Sections: segmentation (inverse evolution layers), mnist-trio and stability (Global
+Sections: segmentation (inverse evolution layers), dense (certified pixels), mnist-trio and stability (Global
 layer), digits (quasi-linear networks), moons (Neural ODE), burgers (physics-informed
 networks), image (sine networks), regularisers (what each does to accuracy, certificates
 and attacks on MNIST), certified (every system through train, certify, attack). Each
@@ -19,12 +19,13 @@ import time
 from pathlib import Path
 
 from common import RESULTS, machine, table, write
-from seeds import certified, continuous, global_layer, quasi_linear, regularisers, segmentation
+from seeds import certified, continuous, dense, global_layer, quasi_linear, regularisers, segmentation
 
 from certify.errors import CertifyError
 
 SECTIONS = {
     "segmentation": segmentation.run,
+    "dense": dense.run,
     "mnist-trio": global_layer.run,
     "stability": global_layer.stability,
     "digits": quasi_linear.run,
