@@ -287,5 +287,10 @@ def _keep_maps(network: Any, run: Run, dataset: Dataset, place: Path) -> None:
 
 
 def _note(done: list[Any], samples: int, elapsed: float) -> str:
-    share = sum(bool(r.correct) for r in done) / len(done) if done else 0.0
-    return f"{samples / max(elapsed, 1e-9):,.0f} samples/s, certified and correct {share:.1%}"
+    """Rate so far and, once inputs are done, the share of them that is proved (right, where labelled)."""
+    rate = f"{samples / max(elapsed, 1e-9):,.0f} samples/s"
+    if not done:
+        return rate
+    labelled = all(r.target is not None for r in done)
+    share = sum(bool(r.correct) if labelled else r.certified for r in done) / len(done)
+    return f"{rate}, {'certified and correct' if labelled else 'certified'} {share:.1%}"

@@ -66,16 +66,20 @@ def formulas(run: Run) -> list[dict[str, Any]]:
 def show(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
+    from reports.numbers import distance_up, radius_down
+
     console = common.tables()
     table = Table(title=f"certified accuracy, {summary['inputs']} inputs", title_justify="left")
-    for heading in ("l2 radius", "accuracy", "95 % interval"):
+    for heading in (f"l{summary['settings']['norm']} radius", "accuracy", "95 % interval"):
         table.add_column(heading, justify="right")
     for row in summary["certified_accuracy"]:
-        table.add_row(f"{row['radius']:.3f}", f"{row['value']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}")
-    console.print(table)
+        interval = f"{radius_down(row['low'])} to {distance_up(row['high'])}"
+        table.add_row(f"{row['radius']:g}", radius_down(row["value"]), interval)
+    if table.rows:  # without true labels there is no accuracy
+        console.print(table)
     console.print(
         f"certified {summary['certified']}, abstained {summary['abstained']}, failed {summary['failed']}; "
-        f"mean radius {int(summary['mean_radius'] * 1e4) / 1e4:.4f}; "
+        f"mean radius {radius_down(summary['mean_radius'], 4)}; "
         f"{summary['samples_per_input']:,.0f} samples per input"
     )
     console.print(f"\n{summary['guarantee']}\n")

@@ -1,0 +1,46 @@
+"""What the terminal shows of a certification: rounded against the claim, in the run's norm."""
+
+from __future__ import annotations
+
+import pytest
+
+from certify.records import Record, Run, Status
+from certify_cli.radius import _note
+from certify_cli.summary import show, summarize
+
+
+def run_of(records: list[Record], **settings) -> Run:
+    known = {"sigma": 0.25, "alpha": 0.001, "norm": "2", "mode": "decide", "scores": "votes"}
+    return Run(records, known | settings, "a guarantee")
+
+
+def proved(index: int, radius: float, target: int | None = 1) -> Record:
+    return Record(index, Status.CERTIFIED, label=1, target=target, radius=radius, samples=100)
+
+
+def test_shares_and_radii_are_printed_rounded_down(capsys):
+    records = [proved(i, 0.12345678) for i in range(2999)] + [Record(2999, Status.ABSTAINED, target=1)]
+    show(summarize(run_of(records), None))
+    said = capsys.readouterr().out
+    assert "0.999 │" in said, "2999 of 3000 is no 1.000"
+    assert "mean radius 0.1234;" in said
+
+
+@pytest.mark.parametrize("norm", ["1", "2", "inf"])
+def test_the_table_names_the_norm_of_the_run(norm, capsys):
+    show(summarize(run_of([proved(0, 0.1)], norm=norm), None))
+    assert f"l{norm} radius" in capsys.readouterr().out
+
+
+def test_without_labels_no_accuracy_is_shown(capsys):
+    show(summarize(run_of([proved(0, 0.1, target=None)]), None))
+    said = capsys.readouterr().out
+    assert "accuracy" not in said
+    assert "certified 1, abstained 0" in said
+
+
+def test_progress_tells_a_share_only_once_inputs_are_done():
+    assert _note([], 5000, 2.0) == "2,500 samples/s"
+    done = [proved(0, 0.1), proved(1, 0.1, target=0), Record(2, Status.ABSTAINED, target=1)]
+    assert _note(done, 5000, 2.0) == "2,500 samples/s, certified and correct 33.3%"
+    assert _note([proved(0, 0.1, target=None)], 100, 1.0) == "100 samples/s, certified 100.0%"
