@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from certify.errors import InvalidSetting
+from certify.errors import InvalidInput, InvalidSetting
 from pdenets.evolution import inverse_evolution, with_inverse_evolution
 
 
@@ -25,12 +25,15 @@ def unet(
 
     ``evolution`` names the inverse evolution layer used in training (none by default);
     dt, steps and boundary are its settings. Height and width may be any size of at
-    least 2^depth.
+    least 2 * 2^depth. Raises InvalidSetting for other shapes; the network raises InvalidInput for
+    smaller images.
     """
-    if len(input_shape) != 3 or min(input_shape[1:]) < 2**depth:
+    least = 2 * 2**depth
+    if len(input_shape) != 3 or min(input_shape[1:]) < least:
         raise InvalidSetting(
             f"unet of depth {depth} has no form for inputs of shape {tuple(input_shape)}",
-            why=f"it halves images (channels, height, width) {depth} times",
+            why=f"it halves images (channels, height, width) {depth} times, and its norm needs more than one "
+            f"pixel at the end: sides of at least {least}",
             remedy="use a smaller depth, or images of a larger size",
         )
     network = UNet(input_shape[0], num_classes, width=width, depth=depth)
@@ -49,6 +52,7 @@ class UNet(nn.Module):
     def __init__(self, channels: int, num_classes: int, *, width: int, depth: int) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(depth + 1)]
+        self.least = 2 * 2**depth
         self.down = nn.ModuleList(_block(a, b) for a, b in zip([channels, *widths], widths, strict=False))
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=True)
@@ -57,6 +61,13 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if min(x.shape[2:]) < self.least:
+            raise InvalidInput(
+                f"images of {x.shape[2]}x{x.shape[3]} are too small for this U-Net",
+                why=f"it halves them {len(self.up)} times, and its norm needs more than one pixel at the end: "
+                f"sides of at least {self.least}",
+                remedy="use larger images, or a U-Net of a smaller depth",
+            )
         skips: list[Tensor] = []
         for block in self.down:
             x = block(F.max_pool2d(x, 2) if skips else x)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from certify.errors import InvalidSetting
+from certify.errors import InvalidInput, InvalidSetting
 from pdenets.evolution import (
     EVOLUTIONS,
     InverseEvolution,
@@ -126,6 +126,18 @@ def test_unet_images_do_not_depend_on_each_other():
     net = unet(num_classes=2, input_shape=(1, 16, 16), width=4, evolution="heat").double().eval()
     x = torch.randn(3, 1, 16, 16, dtype=D)
     assert torch.allclose(net(x)[:1], net(x[:1]), atol=1e-12)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_unet_takes_images_from_twice_its_reduction_on_and_refuses_smaller_ones(depth):
+    least = 2 * 2**depth
+    net = unet(num_classes=2, input_shape=(1, least, least), width=2, depth=depth)
+    net.train()(torch.randn(1, 1, least, least)).sum().backward()
+    with pytest.raises(InvalidSetting, match=f"at least {least}"):
+        unet(num_classes=2, input_shape=(1, 4 * least, least - 1), width=2, depth=depth)
+    for mode in (True, False):
+        with pytest.raises(InvalidInput, match=f"at least {least}"):
+            net.train(mode)(torch.randn(1, 1, least - 1, 4 * least))
 
 
 @pytest.mark.parametrize(
