@@ -64,8 +64,8 @@ class UNet(nn.Module):
         if min(x.shape[2:]) < self.least:
             raise InvalidInput(
                 f"images of {x.shape[2]}x{x.shape[3]} are too small for this U-Net",
-                why=f"it halves them {len(self.up)} times, and its norm needs more than one pixel at the end: "
-                f"sides of at least {self.least}",
+                why=f"it halves them {len(self.up)} times, and its norm needs more than one pixel "
+                f"at the end: sides of at least {self.least}",
                 remedy="use larger images, or a U-Net of a smaller depth",
             )
         skips: list[Tensor] = []
