@@ -76,6 +76,9 @@ PYTHON_NOT_RUN = (
     ),
 )
 
+#: Pages that have a test of their own, which runs them.
+RUN_ELSEWHERE = {"your-model.md": "tests/test_your_model_page.py, section by section"}
+
 #: What a page's reader has from an earlier page: files by name, made once for all pages.
 EARLIER = ("ckpt.pt", "runs/demo", "runs/NAME", "runs/plain", "runs/diffusion")
 
@@ -290,7 +293,7 @@ def _runnable(path: Path) -> bool:
     [
         pytest.param(p, id=p.name, marks=[] if p.name == "README.md" else [pytest.mark.slow])
         for p in PAGES
-        if _runnable(p)
+        if _runnable(p) and p.name not in RUN_ELSEWHERE
     ],
 )
 def test_every_page_runs_from_top_to_bottom(path, request, tmp_path, monkeypatch):
