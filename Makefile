@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: env demo test check-install test-browser test-slow soak lint format bench clean
+.PHONY: env demo test check-install test-browser test-slow soak lint format docs bench clean
 
 env: $(STAMP)
 
@@ -46,6 +46,9 @@ lint: env
 format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: env
+	$(BIN)/python docs/build_api.py
 
 bench: env
 	$(BIN)/python benchmarks/certify_cost.py --small
