@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from attacks.geometry import Box, distance
 from attacks.losses import margin
+from certify.errors import CertifyError
 
 #: Norm overshoot that is forgiven, relative to eps: single-precision libraries leave the ball by an ulp.
 TOLERANCE = 1e-6
@@ -82,7 +83,7 @@ class Judge:
             return None
         try:
             return float(margin(self._double(one.double()), label))
-        except (RuntimeError, TypeError):  # the model fixes a dtype somewhere inside
+        except (RuntimeError, TypeError, CertifyError):  # the model fixes a dtype somewhere inside
             self._double = None
             return None
 

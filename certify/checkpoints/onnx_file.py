@@ -56,7 +56,14 @@ class OnnxModel(nn.Module):
                 why="its types are fixed in the file, and it runs on the CPU in single precision here",
                 remedy="use dtype fp32 and device cpu, or convert it: onnx2torch.convert(path)",
             )
-        (found,) = self.session.run([self.output_name], {self.input_name: _array(x)})
+        try:
+            (found,) = self.session.run([self.output_name], {self.input_name: _array(x)})
+        except Exception as error:  # onnxruntime's exceptions share no base but Exception
+            raise InvalidModel(
+                f"{self.source} cannot evaluate inputs of shape {tuple(x.shape[1:])}",
+                why=_first_line(error),
+                remedy=f"give data of the shape it was exported for: {self.session.get_inputs()[0].shape}",
+            ) from error
         return torch.from_numpy(np.asarray(found))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,7 +134,7 @@ def _messages(message: Any, kind: str) -> Iterator[Any]:
             yield current
         for field, value in current.ListFields():
             if field.message_type is not None:
-                todo.extend(value if field.is_repeated else [value])
+                todo.extend([value] if hasattr(value, "ListFields") else value)
 
 
 def _trains(node: Any, model: Any) -> bool:
@@ -155,12 +162,17 @@ def _session(content: bytes, source: str) -> Any:
     # One thread adds in one order. Workers, not threads, are what makes a run faster.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors are raised, and told in this toolkit's words
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            content,
+            options,
+            providers=["CPUExecutionProvider"],
+            # Folding would compute, while the file is opened, whatever tensors its operators describe.
+            disabled_optimizers=["ConstantFolding"],
+        )
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise unreadable(Path(source), KIND, f"onnxruntime refuses it ({why[:300]})") from error
+        raise unreadable(Path(source), KIND, f"onnxruntime refuses it ({_first_line(error)})") from error
 
 
 def _only_input(session: Any, source: str) -> str:
@@ -195,6 +207,10 @@ def _only_output(session: Any, source: str) -> str:
             "(scikit-learn models: options={'zipmap': False})",
         )
     return scores[0].name
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _array(x: Tensor) -> np.ndarray:

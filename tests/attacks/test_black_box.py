@@ -44,6 +44,23 @@ def test_the_search_by_scores_breaks_what_can_be_broken():
     assert found.flags["square_improved"] == 0, "no gradient attack ran before that it could improve on"
 
 
+class SinglePrecision(torch.nn.Module):
+    """As ONNX models are: no weights that could be converted, and other types refused."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dtype != torch.float32:
+            raise InvalidSetting("an ONNX model cannot take it", why="its types are fixed", remedy="fp32")
+        return outside_torch(x)
+
+
+def test_a_model_of_one_precision_is_judged_in_it():
+    (found,) = attack(
+        SinglePrecision().eval(), X[:1], Y[:1], threat=Threat(norm=2, eps=0.25), preset="black-box"
+    )
+    assert found.status == AttackStatus.BROKEN
+    assert found.margin64 is None
+
+
 def test_it_needs_a_size():
     with pytest.raises(InvalidSetting, match="perturbation size"):
         attack(outside_torch, X, Y, threat=Threat(norm=2), preset="black-box")

@@ -222,6 +222,27 @@ def test_a_network_that_mixes_its_batch_is_refused(tmp_path):
         certify.Smoothed(model, 0.25, num_classes=3, noise="gaussian").certify(X[:2], n_max=100)
 
 
+def test_data_of_another_shape_is_named(path):
+    with pytest.raises(InvalidModel, match=r"shape \(5,\)(.|\n)*\['batch', 6\]"):
+        certify.Smoothed(certify.load(path), 0.25, num_classes=3, noise="gaussian").certify(
+            X[:, :5], n_max=100
+        )
+
+
+def test_opening_a_file_computes_nothing_that_it_describes(tmp_path):
+    size = numpy_helper.from_array(np.array([2**46], np.int64), "size")
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["big"]),
+        helper.make_node("ReduceMax", ["big"], ["most"], keepdims=0),
+        helper.make_node("Add", ["x", "most"], ["logits"]),
+    ]
+    outputs = [helper.make_tensor_value_info("logits", FLOAT, ["batch", 6])]
+    onnx.save(graph(nodes, outputs=outputs, weights=[size]), tmp_path / "big.onnx")
+    model = certify.load(tmp_path / "big.onnx")
+    with pytest.raises(InvalidModel, match="cannot evaluate"):
+        model(X)
+
+
 def test_without_the_extra_the_remedy_is_named(path, monkeypatch):
     import builtins
 
