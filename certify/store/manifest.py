@@ -20,7 +20,6 @@ from certify.errors import UnreadableFile
 from certify.files import write_atomically
 from certify.inputs import inputs_digest
 from certify.records import Status
-from certify.store import settings as run_settings
 from certify.store.database import FORMAT
 from certify.store.exports import to_csv
 from certify.store.read import StoredRun, read_run
@@ -120,11 +119,6 @@ def versions() -> dict[str, str]:
         if version is not None:
             found[name] = str(version)
     return found
-
-
-def binding_digest(settings: dict[str, Any]) -> str:
-    """The run id that belongs to ``settings``."""
-    return run_settings.run_id(run_settings.split(settings)[0])
 
 
 def _digest(part: Any) -> str | None:

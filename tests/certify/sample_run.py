@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
 from certify.bounds import binomial_lower, binomial_upper
 from certify.radii import radius_down
 from certify.records import Record, Status
+from certify.store import open_run
 
 ALPHA, SIGMA, N, N0 = 0.001, 0.25, 10_000, 100
 GUARANTEE = "With probability at least 0.999 per input the class is constant within the radius."
@@ -57,3 +62,11 @@ def record(index: int, *, seconds: float = 0.5) -> Record:
         seconds=seconds,
         details={"mode": "fixed"},
     )
+
+
+def fill(path: Path, indexes: Iterable[int], **changes: Any) -> str:
+    """Write a run of these inputs; returns its digest."""
+    with open_run(path, settings(**changes), GUARANTEE) as store:
+        for i in indexes:
+            store.add(record(i))
+        return store.digest()
