@@ -73,6 +73,13 @@ def _registered(name: str) -> EntryPoint:
             remedy="uninstall one of the packages, or name the factory as module:factory",
         )
     known = names()
+    module, dot, attribute = name.rpartition(".")
+    if dot and module and attribute.isidentifier():
+        raise ArchitectureMismatch(
+            f"there is no architecture {name!r}",
+            why="it is no registered name, and a class or function of your own is written with a colon",
+            remedy=f"name it as {module}:{attribute}",
+        )
     near = difflib.get_close_matches(name, known, n=1)
     raise ArchitectureMismatch(
         f"there is no architecture {name!r}",

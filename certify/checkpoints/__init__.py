@@ -272,5 +272,7 @@ def _check_overrides(
             f"{os.fspath(path)} describes another network than the one asked for",
             why=f"its header says {header.architecture} with {own}, "
             f"the call says {arch or header.architecture} with {given}",
-            remedy="leave arch and arguments out: the checkpoint describes itself",
+            remedy=f"confirm the network it names, without arguments: --arch {header.architecture}"
+            if ":" in header.architecture
+            else "leave arch and arguments out: the checkpoint describes itself",
         )

@@ -42,6 +42,8 @@ def test_a_saved_class_needs_nothing_but_its_name_confirmed(tmp_path, own, netwo
     assert header.training == {"sigma": 0.25}
     with pytest.raises(UntrustedFile, match=f"--arch {OWN}:Table"):
         certify.load(path)
+    with pytest.raises(ArchitectureMismatch, match=f"confirm the network it names.*{OWN}:Table"):
+        certify.load(path, arch=f"{OWN}:factory")
     loaded = certify.load(path, arch=f"{OWN}:Table")
     x = torch.rand(3, 4)
     assert torch.equal(loaded(x), network(x))
@@ -145,6 +147,7 @@ def test_offered_arguments_reach_only_those_who_take_them():
         ("nowhere_net:Net", ["nowhere_net.py", "PYTHONPATH"]),
         ("nets/nowhere.py:Net", ["not a file"]),
         (".nowhere:Net", ["mynet:Net"]),
+        ("mynet.Net", ["name it as mynet:Net"]),
         ("importer:Net", ["install nowhere_package", "importer imports it"]),
         ("importer2:Nothing", ["name a function or class"]),
     ],
