@@ -145,3 +145,38 @@ def test_probabilities_are_warned_about_and_votes_alone_are_not():
         warnings.simplefilter("error")
         certify.Smoothed(hard, 0.25, num_classes=5).certify(x, n_max=100)
         certify.Smoothed(network(), 0.25, num_classes=5).certify(x, n_max=100)
+
+
+class LikeTimm(nn.Module):
+    """The part of a timm model's interface that docs/your-model.md relies on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+        self.pretrained_cfg = {"mean": MEAN, "std": STD, "input_size": (3, 4, 4)}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+
+def test_the_interfaces_of_model_libraries_are_certified():
+    timm_like = LikeTimm().eval()
+    by_timm = certify.wrap(
+        timm_like, mean=timm_like.pretrained_cfg["mean"], std=timm_like.pretrained_cfg["std"]
+    )
+    preset = SimpleNamespace(mean=list(MEAN), std=list(STD))  # torchvision's weights.transforms()
+    by_torchvision = certify.wrap(network(), mean=preset.mean, std=preset.std)
+    processor = SimpleNamespace(image_mean=list(MEAN), image_std=list(STD))  # transformers
+    by_transformers = certify.wrap(
+        lambda x: Answer(None, network()(x)),
+        mean=processor.image_mean,
+        std=processor.image_std,
+        output="logits",
+    )
+    x = (X[:2] * 255).round() / 255
+    runs = [
+        certify.Smoothed(model, 0.25, num_classes=5).certify(x, n_max=300, seed=2)
+        for model in (by_timm, by_torchvision, by_transformers)
+    ]
+    first, *others = ([r.counts for r in run] for run in runs)
+    assert all(other == first for other in others)
