@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from certify.smoothing import Smoothed as Smoothed
     from certify.wrapping import wrap as wrap
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _HOME = {
     "load": "certify.checkpoints.load",
