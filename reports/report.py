@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from certify.dense.run import is_segmentation
 from certify.errors import InvalidSetting
 from certify.files import write_atomically
 from certify.store import read_run
+from reports import segmentation
 from reports.card import card
 from reports.evidence import Evidence
 from reports.html import page
@@ -44,24 +46,29 @@ def build(run: Any, out: str | os.PathLike[str] | None = None) -> ReportFiles:
     written, InvalidSetting when there is nowhere to write.
     """
     stored = read_run(run) if isinstance(run, str | os.PathLike) else run
-    evidence = Evidence.of(stored)
-    place = Path(out) if out is not None else evidence.path
+    place = Path(out) if out is not None else None if stored.path is None else Path(stored.path)
     if place is None:
         raise InvalidSetting(
             "there is nowhere to write the report",
             why="the run was not read from a directory and no directory was given",
             remedy="pass out=DIRECTORY",
         )
-    figures = draw(evidence)
+    found = segmentation.parts(stored) if is_segmentation(stored.settings) else _parts(stored)
     return ReportFiles(
-        html=write_atomically(place / "report.html", page(evidence, figures)),
-        table=write_atomically(place / "table.tex", latex(evidence)),
-        card=write_atomically(place / "card.md", card(evidence)),
+        html=write_atomically(place / "report.html", found.html),
+        table=write_atomically(place / "table.tex", found.table),
+        card=write_atomically(place / "card.md", found.card),
         plots=tuple(
             write_atomically(place / "plots" / f"{name}.svg", figure.document())
-            for name, figure in figures.items()
+            for name, figure in found.figures.items()
         ),
     )
+
+
+def _parts(stored: Any) -> segmentation.Parts:
+    evidence = Evidence.of(stored)
+    figures = draw(evidence)
+    return segmentation.Parts(page(evidence, figures), latex(evidence), card(evidence), figures)
 
 
 def draw(evidence: Evidence) -> Mapping[str, Figure]:
