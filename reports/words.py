@@ -107,10 +107,10 @@ def comparison_details(pair: Pair, radius: float) -> str:
     row = next(d for d in pair.differences if d.radius == radius)
     both = f"Of {count(row.inputs)} common inputs only {pair.name} proves {count(row.only_first)}"
     adjusted = p_value(row.p_adjusted)
-    told = adjusted if adjusted.startswith("<") else f"= {adjusted}"
+    told = (adjusted if adjusted.startswith("<") else f"= {adjusted}").replace(" ", "\u00a0")
     return (
-        f"{both}, only {pair.baseline} {count(row.only_second)} at this radius (exact p {told} after Holm's "
-        "correction for all radii and runs)."
+        f"{both}, only {pair.baseline} {count(row.only_second)} at this radius (exact p\u00a0{told} after "
+        "Holm's correction for all radii and runs)."
     )
 
 
