@@ -18,7 +18,7 @@ from analysis.pac_bayes import pac_bayes_bounds
 from analysis.pac_bayes_training import Posterior, fit_posterior
 from analysis.rademacher import empirical_rademacher
 from analysis.rademacher_bounds import linear_bounds
-from analysis.residual_gap import ResidualGap, radius_with_gap, residual_gap
+from analysis.residual_gap import ResidualGap, gap_document, radius_with_gap, residual_gap
 from analysis.result import BoundResult
 from analysis.transported import Transported, euler_flow
 
@@ -48,6 +48,7 @@ __all__ = [
     "empirical_rademacher",
     "euler_flow",
     "fit_posterior",
+    "gap_document",
     "heldout_bound",
     "kl_inverse",
     "ledger",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 from scipy import special
 
@@ -131,15 +132,29 @@ class TrainedDiffusion(Claim):
         quantity = "largest |u(x, T) - E u(x + sigma Z, T-1)| over inputs and classes"
         gap = evidence.documents.get("residual_gap")
         if not gap:
-            return [self.undetermined(quantity, "no residual gap was measured on this run")]
+            why = "`certify bounds RUN` measures it, for a network with a diffusion phase"
+            return [self.undetermined(quantity, f"no residual gap was measured on this run: {why}")]
         status = "violated" if gap["low"] > 0 else "undetermined"
         return [
             self.row(
                 quantity, status, theory=0.0, measured=gap["largest"], low=gap["low"], high=gap["high"],
-                slack=-gap["largest"], violations=int(status == "violated"), checked=gap["inputs"],
-                note=f"median {gap['median']:.3g}; certify by sampling noise, never from this network alone",
+                slack=-gap["largest"], violations=gap["beyond"], checked=gap["inputs"],
+                note=_gap_note(gap),
             )
         ]  # fmt: skip
+
+
+def _gap_note(gap: dict[str, Any]) -> str:
+    parts = [f"median {gap['median']:.3g}"]
+    if path := gap.get("attack_path"):
+        parts.append(f"largest along attack paths {path['largest']:.3g}")
+    if "radius_if_bounded" in gap:
+        parts.append(
+            f"if the largest gap seen were a bound, {gap['certified_if_bounded']:.0%} of the inputs would "
+            f"have a radius, in the median {gap['radius_if_bounded']:.3g} instead of "
+            f"{gap['radius_without_gap']:.3g}; nothing proves that it is"
+        )
+    return "; ".join([*parts, "certify by sampling noise, never from this network alone"])
 
 
 class OtherNorms(_RunClaim):

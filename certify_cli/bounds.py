@@ -13,6 +13,9 @@ from certify_cli import common
 if TYPE_CHECKING:
     from certify.data import Dataset
 
+#: Inputs on which a residual gap is measured.
+_GAP_INPUTS = 50
+
 EPILOG = "Example: certify bounds runs/demo        of a class alone: certify bounds --data mnist -W 2"
 
 
@@ -118,9 +121,32 @@ def _model_bounds(
     document = analysis.bounds_document(rows, analysis.deterministic_gap(network, train, test, delta))
     document |= {"data": train.name, "points": len(train), "weight_radius": weight_radius, "delta": delta}
     if run is not None and opened is not None:
+        gap = _residual_gap(opened, network, seed)
         with open_run(run, opened.stored.settings, opened.stored.guarantee) as store:
             store.put_document("bounds", document)
+            if gap is not None:
+                store.put_document("residual_gap", gap)
+        document |= {} if gap is None else {"residual_gap": gap}
     return document
+
+
+def _residual_gap(opened: Any, network: Any, seed: int) -> dict[str, Any] | None:
+    """Of a network with a diffusion phase: how far it is from the smoothed one, on data and attacks."""
+    import torch
+
+    import analysis
+
+    settings = opened.stored.settings
+    if not hasattr(network, "horizon") or settings["noise"] not in ("lattice", "gaussian"):
+        return None
+    found = opened.stored.arrays("adversarial")
+    path = None
+    if found is not None and len(found["x"]):
+        x, moved = (torch.as_tensor(found[k][:_GAP_INPUTS]) for k in ("x", "x_adv"))
+        path = torch.cat([x + share * (moved - x) for share in (0.5, 1.0)])
+    return analysis.gap_document(
+        network, opened.dataset.x[:_GAP_INPUTS], sigma=settings["sigma"], path=path, seed=seed
+    )
 
 
 def _factory(header: Any, train: Dataset):
@@ -182,3 +208,10 @@ def _print(document: dict[str, Any]) -> None:
             r["predictor"].removeprefix("class: "), r["name"], f"{r['value']:.4g}", beside, r["validity"]
         )
     common.tables().print(table)
+    if gap := document.get("residual_gap"):
+        along = gap.get("attack_path", {}).get("largest")
+        print(
+            f"residual gap |u(x, T) - E u(x + sigma Z, T-1)|: median {gap['median']:.3g}, largest "
+            f"{gap['largest']:.3g} (+- {gap['half_width']:.2g}) on {gap['inputs']} inputs"
+            + ("" if along is None else f", {along:.3g} along attack paths")
+        )

@@ -23,8 +23,11 @@ def register(app: typer.Typer) -> None:
 def plan(
     model: common.Model,
     sigma: Annotated[
-        float, typer.Option("--sigma", "-s", help="Standard deviation of the noise.", show_default=False)
-    ],
+        float | None,
+        typer.Option(
+            "--sigma", "-s", help="Standard deviation of the noise.", show_default="the model's own"
+        ),
+    ] = None,
     data: common.Data = None,
     split: common.Split = "test",
     data_root: common.DataRoot = None,
@@ -40,7 +43,7 @@ def plan(
     at: Annotated[float, typer.Option("--radius", help="The radius of mode decide.")] = 0.5,
     step: Annotated[float, typer.Option("--step", help="The step of mode grid.")] = 0.25,
     hours: Annotated[float, typer.Option("--hours", help="Time limit that workers are counted for.")] = 1.0,
-    noise: Annotated[str, typer.Option("--noise", help="lattice or gaussian.")] = "lattice",
+    noise: Annotated[str, typer.Option("--noise", help="lattice, gaussian or internal.")] = "lattice",
     grid: Annotated[float | None, typer.Option("--grid", help="Step of the input lattice.")] = None,
     seed: common.Seed = 0,
     device: common.Device = "auto",
@@ -52,9 +55,9 @@ def plan(
     """Sample a few inputs, then forecast samples, hours and workers of a full run in every mode."""
     import numpy as np
 
-    import certify
     from certify.planning import forecast
     from certify.procedures import make_procedure
+    from certify_cli.smoothed import smoothed_for
 
     network, dataset = common.open_model(
         model,
@@ -66,7 +69,7 @@ def plan(
         arch_args=arch_args,
         trust=trust,
     )
-    smoothed = certify.Smoothed(network, sigma, data=dataset, noise=noise, grid=grid)
+    smoothed = smoothed_for(network, sigma, dataset, noise=noise, grid=grid)
     counts, rate = _pilot(smoothed, dataset, min(pilot, len(dataset)), pilot_samples, seed)
     total = inputs or len(dataset)
     modes: dict[str, dict[str, Any]] = {
@@ -74,7 +77,7 @@ def plan(
     }  # fmt: skip
     rows = []
     for mode, options in modes.items():
-        procedure = make_procedure(mode, alpha=alpha, sigma=sigma, n_max=n_max, **options)
+        procedure = make_procedure(mode, alpha=alpha, sigma=smoothed.sigma_scale, n_max=n_max, **options)
         found = forecast(counts, procedure, inputs=total, generator=np.random.default_rng(seed))
         needed = found.hours(rate)
         per = found.samples_per_input

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from certify_cli import attack, common, engines, pixels, provenance, summary
+from certify_cli.smoothed import smoothed_for
 
 if TYPE_CHECKING:
     from certify import Run, Smoothed
@@ -113,7 +114,7 @@ def radius(
         return
     options = _mode_options(mode, {"slack": slack, "step": step, "radius": at, "n0": n0, "n": n})
     _refuse_correction(correction)
-    smoothed = _smoothed(
+    smoothed = smoothed_for(
         network,
         sigma,
         dataset,
@@ -226,36 +227,6 @@ def _certify(
             **asked,
         )
     return run, len(done)
-
-
-def _smoothed(network: Any, sigma: float | None, dataset: Dataset, *, noise: str, **options: Any) -> Smoothed:
-    """The smoothed classifier that is asked for; "internal" noise belongs to the network itself."""
-    import certify
-    from certify.arguments import measured_classes
-    from certify.errors import InvalidSetting
-    from certify.inside.internal_noise import SmoothedInside
-
-    header = getattr(network, "certify_header", None)
-    classes = header.num_classes if header is not None else measured_classes(network, dataset)
-    if noise == "internal":
-        if sigma is not None or options["norm"] != "2" or options["dtype"] != "fp32" or options["compiled"]:
-            raise InvalidSetting(
-                "--sigma, --norm, --dtype and --compile have no meaning for internal noise",
-                why="the network has its noise inside; sigma follows from it and its Lipschitz bounds",
-                remedy="leave them out: certify radius --model ckpt.pt --noise internal",
-            )
-        return SmoothedInside(
-            network, num_classes=classes, bounds=dataset.bounds, batch_size=options["batch_size"]
-        )
-    if sigma is None and header is not None:
-        sigma = header.training.get("sigma")
-    if sigma is None:
-        raise InvalidSetting(
-            "the noise level is missing",
-            why="the model file does not say under which noise it was trained",
-            remedy="add --sigma 0.25",
-        )
-    return certify.Smoothed(network, sigma, data=dataset, num_classes=classes, noise=noise, **options)
 
 
 def _refuse_overlaps(run: Run, dataset: Dataset) -> None:

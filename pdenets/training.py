@@ -216,7 +216,7 @@ def _network(arch: str, arguments: dict[str, Any], data: Dataset) -> nn.Module:
 
 
 def _natural_regulariser(model: nn.Module, sigma: float) -> str:
-    if sigma == 0:
+    if sigma == 0 or hasattr(model, "noise_stages"):  # the latter draws its own noise in training
         return "none"
     return "diffusion" if hasattr(model, "horizon") else "gaussian"
 

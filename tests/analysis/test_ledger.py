@@ -183,7 +183,7 @@ def test_residual_gap_of_a_stored_run_decides_the_trained_diffusion_claim():
     run = half_space_run(DISTANCES)
 
     def stored(low):
-        gap = {"median": 0.01, "largest": 0.2, "low": low, "high": 0.3, "inputs": 20}
+        gap = {"median": 0.01, "largest": 0.2, "low": low, "high": 0.3, "inputs": 20, "beyond": int(low > 0)}
         return SimpleNamespace(run=run, settings=run.settings, attacks=[], documents={"residual_gap": gap})
 
     assert ledger(stored(0.1)).claim("T9")[0].status == "violated"

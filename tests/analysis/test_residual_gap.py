@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.residual_gap import radius_with_gap, residual_gap
+from analysis.residual_gap import gap_document, radius_with_gap, residual_gap
 from certify.errors import InvalidSetting
 from certify.radii import RADII
 
@@ -65,3 +65,32 @@ def test_impossible_settings_are_refused():
         radius_with_gap(0.2, 0.4, 0.0, 1.0)
     with pytest.raises(InvalidSetting):
         residual_gap(smoothed_half_space, torch.zeros(1, 2), sigma=0.0, horizon=2.0)
+
+
+class Network(torch.nn.Module):
+    """Logits of the exact solution, or of one that ignores its last phase."""
+
+    horizon = HORIZON
+
+    def __init__(self, ignores: bool) -> None:
+        super().__init__()
+        self.ignores = ignores
+
+    def forward(self, x, t=None):
+        return smoothed_half_space(x, HORIZON - 1 if self.ignores else t).clamp_min(1e-300).log()
+
+
+def test_the_document_tells_a_solution_from_a_network_that_ignores_the_diffusion():
+    x = torch.tensor([[0.1, 0.0], [3.0, 0.0], [-3.0, 1.0]])
+    exact, wrong = (
+        gap_document(Network(ignores), x, sigma=SIGMA, path=torch.tensor([[0.2, 0.0]]), draws=4000)
+        for ignores in (False, True)
+    )
+    assert exact["beyond"] == 0
+    assert exact["low"] == 0
+    # Without a gap the radius is the distance to the boundary.
+    assert exact["radius_without_gap"] == pytest.approx(3.0, rel=1e-6)
+    assert exact["radius_if_bounded"] < exact["radius_without_gap"]
+    assert wrong["beyond"] == 1
+    assert wrong["attack_path"]["largest"] == pytest.approx(1 - stats.norm.cdf(0.2 / SIGMA), abs=0.05)
+    assert wrong["certified_if_bounded"] == 0, "a gap of 1/3 and more leaves no radius to anyone"
