@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
+from certify.contract import first_answer
 from certify.errors import InvalidSetting
 from certify.sampling.first_linear import Reduced, reduce_first_linear
 
@@ -65,8 +65,7 @@ def measured_classes(model: Any, data: Any) -> int:
     if not data.counted:
         return data.num_classes
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
-    with torch.inference_mode():
-        out = model(data.x[:1].to(tensors[0].device if tensors else "cpu"))
+    out = first_answer(model, data.x[:1].to(tensors[0].device if tensors else "cpu"))
     wide = isinstance(out, Tensor) and out.dim() == data.y.dim() + 1 and out.shape[1] > data.num_classes
     return out.shape[1] if wide else data.num_classes
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from certify.errors import InvalidInput, InvalidModel, InvalidSetting
+from certify.errors import CertifyError, InvalidInput, InvalidModel, InvalidSetting
 
 #: Label of a pixel that has no class (segmentation); torch's cross entropy skips it by default.
 IGNORE = -100
@@ -108,6 +108,25 @@ def check_weight(name: str, tensor: Tensor) -> None:
             why=f"{bad} of its {tensor.numel()} values are not finite (training may have diverged)",
             remedy="load an earlier checkpoint, or train again with a smaller learning rate",
         )
+
+
+def first_answer(model: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """What the model answers to inputs ``x``; InvalidModel, with its own words, where it cannot take them."""
+    try:
+        with torch.inference_mode():
+            return model(x)
+    except (CertifyError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        shape = tuple(x.shape[1:])
+        last = len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4)
+        raise InvalidModel(
+            f"the model cannot take inputs of shape {shape}",
+            why=f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:300]}",
+            remedy="these images look channels last: x.transpose(0, 3, 1, 2) puts the channels first"
+            if last
+            else "give inputs of the shape (and units) the model was built for, without normalisation",
+        ) from error
 
 
 def check_output(logits: Any, *, batch: int, num_classes: int, spatial: Sequence[int] | None = None) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from certify.arguments import check_batch_size, check_ids, check_sigma, choose_reduction, declared
 from certify.bounds import check_alpha
-from certify.contract import check_inputs, check_model, warn_of_probabilities
+from certify.contract import check_inputs, check_model, first_answer, warn_of_probabilities
 from certify.data.dataset import Dataset
 from certify.errors import InvalidSetting
 from certify.geometry import GaussianBall, Geometry, make_geometry, norm_name, parse_norm
@@ -152,7 +152,7 @@ class Smoothed:
         the sampling (``certify.sampling.ray.RayEngine``); the records are the same for every engine.
         """
         refuse_changed(self.model, self._made_of)
-        x, y = check_inputs(x, y, bounds=self.bounds, num_classes=self.num_classes)
+        x, y = self._checked(x, y)
         ids = check_ids(ids, len(x))
         # Everything that can be refused is refused before a run directory exists.
         self.noise.prepare(x)
@@ -216,7 +216,7 @@ class Smoothed:
         ``x`` must lie on the grid: see ``to_grid``.
         """
         refuse_changed(self.model, self._made_of)
-        x, _ = check_inputs(x, None, bounds=self.bounds, num_classes=self.num_classes)
+        x, _ = self._checked(x, None)
         alpha = check_alpha(alpha)
         ids = check_ids(ids, len(x))
         sampler = self._sampler(x[:8], seed=seed, purpose="predict")
@@ -318,6 +318,13 @@ class Smoothed:
             tally=None if procedure is None else tally_for(procedure, self.num_classes),
             lanes=lanes,
         )
+
+    def _checked(self, x: Any, y: Any) -> tuple[Tensor, Tensor | None]:
+        """Inputs and labels that a certificate may speak about, and that the model can take."""
+        x, y = check_inputs(x, y, bounds=self.bounds, num_classes=self.num_classes)
+        if self.probe is None:
+            first_answer(self.classifier.logits, x[:1].to(self.device))
+        return x, y
 
     def _prepared(self, x: Tensor) -> Tensor:
         """One input as the noise takes it, in the space that is sampled."""

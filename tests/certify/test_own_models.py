@@ -124,6 +124,19 @@ def test_classes_that_the_data_does_not_show_are_the_models(tmp_path, own, netwo
         certify.Smoothed(wide, 0.25, data=data.load(str(own))).certify(few.x)
 
 
+def test_inputs_that_the_model_cannot_take_are_named_in_its_own_words(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.LazyLinear(2)).eval()
+    net(torch.zeros(1, 3, 8, 8))
+    last = torch.zeros(2, 8, 8, 3)
+    with pytest.raises(InvalidModel, match=r"RuntimeError: (.|\n)*channels last: x.transpose\(0, 3, 1, 2\)"):
+        certify.Smoothed(net, 0.25, num_classes=2).certify(last, n_max=100)
+    with pytest.raises(InvalidModel, match="built for"):
+        certify.Smoothed(net, 0.25, num_classes=2).predict(torch.zeros(1, 1, 8, 8), seed=0)
+    np.savez(tmp_path / "last.npz", x=last.numpy(), y=[0, 1])
+    with pytest.raises(InvalidModel, match="channels last"):
+        certify.Smoothed(net, 0.25, data=data.load(str(tmp_path / "last.npz")))
+
+
 def test_what_is_given_comes_before_the_data(own, network):
     found = data.load(str(own))
     smoothed = certify.Smoothed(network, 0.25, data=found, grid=2.0**-12, bounds=(-1.0, 1.0))
