@@ -36,7 +36,7 @@ from certify.store import RunStore, open_run, read_run
 
 PURPOSES = {"certify": 0, "predict": 1}
 #: Images and pixels of each whose classes are part of a segmenter's identity.
-_PROBES, _PROBED_PIXELS = 16, 16
+_PROBES, _PROBED_PIXELS = 4, 64
 
 
 class SmoothedSegmentation:

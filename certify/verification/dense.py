@@ -188,8 +188,8 @@ def _claims_fault(
             return f"{wrong} pixels with {k} votes claim otherwise than these prove"
         fixed = options["correction"] == "holm"
         right = np.where(claims > 0, float(options["radius"]) if fixed else reach(lower[k]), 0.0)
-        # A radius is never larger than proved; smaller only by rounding.
-        if not (np.isfinite(radii) & (radii <= right * (1 + 1e-12)) & (right - radii <= CLOSE)).all():
+        slack = 0.0 if fixed else CLOSE * np.maximum(1.0, right)
+        if not (np.isfinite(radii) & (np.abs(right - radii) <= slack)).all():
             return f"pixels with {k} votes claim radius {radii.max():.9g}, these prove {right.max():.9g}"
     return None
 
