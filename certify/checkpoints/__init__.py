@@ -135,8 +135,15 @@ def load(
 
 
 def model_digest(model: nn.Module) -> str:
-    """What names a network in a run: its weights (``tensor_digest``), or an ONNX file's own SHA-256."""
-    return model.file_digest if isinstance(model, OnnxModel) else tensor_digest(model.state_dict())
+    """What names a network in a run: its weights (``tensor_digest``), or an ONNX file's own SHA-256.
+
+    A network with ONNX files among its parts has the SHA-256 of both, in order.
+    """
+    if isinstance(model, OnnxModel):
+        return model.file_digest
+    files = [part.file_digest for part in model.modules() if isinstance(part, OnnxModel)]
+    digest = tensor_digest(model.state_dict())
+    return hashlib.sha256("\n".join([digest, *files]).encode()).hexdigest() if files else digest
 
 
 def tensor_digest(state_dict: Mapping[str, Tensor]) -> str:

@@ -96,6 +96,10 @@ def test_it_can_be_copied_and_sent_to_workers(path):
 def test_wrapping_puts_normalisation_in_front(path):
     model = certify.load(path)
     assert torch.equal(certify.wrap(model, mean=0.5, std=2.0)(X), model((X - 0.5) / 2.0))
+    onnx.save(as_onnx(linear(seed=1)), path)
+    other = certify.load(path)
+    wrapped = [certify.wrap(m, mean=k) for m in (model, other) for k in (0.5, 0.25)]
+    assert len({model_digest(m) for m in wrapped}) == 4
 
 
 def test_other_types_and_devices_are_refused(path):
