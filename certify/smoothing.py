@@ -323,7 +323,7 @@ class Smoothed:
         """Inputs and labels that a certificate may speak about, and that the model can take."""
         x, y = check_inputs(x, y, bounds=self.bounds, num_classes=self.num_classes)
         if self.probe is None:
-            first_answer(self.classifier.logits, x[:1].to(self.device))
+            first_answer(self.classifier.logits, self.noisy(x[0], 1, seed=0, id=0))
         return x, y
 
     def _prepared(self, x: Tensor) -> Tensor:
