@@ -15,11 +15,12 @@ def card(evidence: Evidence) -> str:
     if evidence.contradictions:
         lines += [f"**This run is invalid: {words.sandwich_sentence(evidence)}**", ""]
     rows = tables.accuracy_rows(evidence)
-    lines += ["| radius | certified | 95 % interval | after attack |", "| ---: | ---: | ---: | ---: |"]
+    after = words.after_attack(evidence)
+    lines += [f"| radius | certified | 95 % interval | {after.lower()} |", "| ---: | ---: | ---: | ---: |"]
     for row in rows:
-        after = percent_up(row.attacked.value) if row.attacked else "–"
+        left = percent_up(row.attacked.value) if row.attacked else "–"
         proved = f"{percent_down(row.proved.value)} | {percent_interval(row.proved)}"
-        lines.append(f"| {row.radius:g} | {proved} | {after} |")
+        lines.append(f"| {row.radius:g} | {proved} | {left} |")
     lines += ["", f"Mean certified radius: {radius_down(evidence.run.mean_radius())}. "
               f"{words.sandwich_sentence(evidence)}", ""]  # fmt: skip
     for row in tables.attack_rows(evidence):

@@ -30,6 +30,7 @@ def page(evidence: Evidence, figures: Mapping[str, Figure]) -> str:
         .render(
             evidence=evidence,
             headline=words.headline(evidence),
+            after_attack=words.after_attack(evidence),
             sandwich_sentence=words.sandwich_sentence(evidence),
             says=words.guarantee_says(evidence),
             omits=words.guarantee_omits(evidence),

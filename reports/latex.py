@@ -6,7 +6,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from certify.records import Estimate
-from reports import tables
+from reports import tables, words
 from reports.attack_groups import norm_name
 from reports.evidence import Evidence
 from reports.numbers import percent_down, percent_interval, percent_up, radius_down
@@ -89,7 +89,9 @@ def latex(evidence: Evidence) -> str:
         "with 95\\,\\% Clopper--Pearson intervals.}",
         f"\\begin{{tabular}}{{r rr{' rr' if attacked else ''}}}",
         "\\toprule",
-        "Radius & Certified & Interval" + (" & After attack & Interval" if attacked else "") + r" \\",
+        "Radius & Certified & Interval"
+        + (f" & {escape(words.after_attack(evidence))} & Interval" if attacked else "")
+        + r" \\",
         "\\midrule",
     ]
     for row in rows:

@@ -114,6 +114,12 @@ def comparison_details(pair: Pair, radius: float) -> str:
     )
 
 
+def after_attack(evidence: Evidence) -> str:
+    """Heading of the attacked accuracy: how many inputs it is about, where not all were attacked."""
+    tried = len(evidence.attacked(smoothed=True))
+    return "After attack" if tried in (0, len(evidence.run)) else f"After attack, {count(tried)} inputs"
+
+
 def sandwich_sentence(evidence: Evidence) -> str:
     """Whether any confirmed attack lies inside a certified ball."""
     met = sum(p.record.certified and p.distance is not None for p in evidence.points)

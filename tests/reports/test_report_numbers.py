@@ -267,3 +267,13 @@ def test_an_input_wrong_before_the_attack_is_not_one_that_withstood_it():
     for status, label, marks in (("clean_error", (first.target + 1) % 10, 0), ("survived", first.target, 1)):
         changed = replace(stored, attacks=[*stored.attacks, found | {"status": status, "prediction": label}])
         assert len(sandwich(Evidence.of(changed)).parts) == before + marks
+
+
+def test_the_attacked_accuracy_says_how_many_inputs_it_is_about(tmp_path):
+    stored = stored_run(tmp_path / "part", inputs=40)
+    stored.attacks = [o for o in stored.attacks if o["index"] < 20]
+    files = reports.build(stored)
+    for file in (files.html, files.card, files.table):
+        assert "fter attack, 20 inputs" in file.read_text(encoding="utf-8").replace("After", "after"), file
+    stored.attacks = stored_run(inputs=40).attacks
+    assert words.after_attack(Evidence.of(stored)) == "After attack"
