@@ -37,6 +37,8 @@ from certify.store import RunStore, open_run, read_run
 PURPOSES = {"certify": 0, "predict": 1}
 #: Images and pixels of each whose classes are part of a segmenter's identity.
 _PROBES, _PROBED_PIXELS = 4, 64
+#: Scores of one image from which on the determinism probe takes fewer samples.
+_LARGE = 1 << 20
 
 
 class SmoothedSegmentation:
@@ -265,8 +267,9 @@ class SmoothedSegmentation:
         if self.batch_size is None:
             self.batch_size = choose_batch_size(self.classifier, self.noise, x[0])
         if self.probe is None:
-            images = x[:2]
-            rows = torch.cat([self.noisy(row, 4, seed=seed, id=0) for row in images])
+            # Every row is evaluated a dozen times: fewer of large images.
+            copies = 4 if self.num_classes * x[0, 0].numel() <= _LARGE else 1
+            rows = torch.cat([self.noisy(row, copies, seed=seed, id=0) for row in x[:2]])
             sizes = {min(size, self.batch_size) for size in (7, 32, self.batch_size)}
             self.probe = self.classifier.probe(rows, tuple(sorted(sizes)))
         return Sampler(
