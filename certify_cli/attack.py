@@ -31,7 +31,12 @@ def attack(
         Path | None, typer.Option("--model", "-m", help="Checkpoint: its base model is attacked.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="Which attacks. Default: smoothed, or standard.")
+        str | None,
+        typer.Option(
+            "--preset",
+            help="quick, standard, thorough, minimal or black-box; smoothed for a run (its default). "
+            "Default for a base model: standard, without --eps minimal.",
+        ),
     ] = None,
     norm: Annotated[str, typer.Option("--norm", help="1, 2 or inf.")] = "2",
     eps: Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,7 +20,6 @@ def register(app: typer.Typer) -> None:
 
 def compare(
     run: common.RunDir,
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="Checkpoint, if it moved.")] = None,
     data_root: common.DataRoot = None,
     points: Annotated[int, typer.Option("--points", min=2, help="Inputs for the complexity claims.")] = 500,
     seed: common.Seed = 0,

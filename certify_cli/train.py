@@ -36,10 +36,16 @@ def train(
         str | None, typer.Option("--options", help="JSON object of regulariser options.")
     ] = None,
     arch_args: common.ArchArgs = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate at the start.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1)] = None,
-    weight_decay: Annotated[float, typer.Option("--weight-decay")] = 0.0,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Passes over the data. Default: by data set.")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Learning rate at the start. Default: by data set.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Inputs per step. Default: by data set.")
+    ] = None,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", help="Of the optimizer.")] = 0.0,
     optimizer: Annotated[str, typer.Option("--optimizer", help="adam or sgd.")] = "adam",
     limit: common.Limit = None,
     data_root: common.DataRoot = None,

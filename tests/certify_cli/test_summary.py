@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import typer
 
 from certify.records import Record, Run, Status
+from certify_cli.main import app
 from certify_cli.radius import _note
 from certify_cli.summary import show, summarize
 
@@ -44,3 +46,10 @@ def test_progress_tells_a_share_only_once_inputs_are_done():
     done = [proved(0, 0.1), proved(1, 0.1, target=0), Record(2, Status.ABSTAINED, target=1)]
     assert _note(done, 5000, 2.0) == "2,500 samples/s, certified and correct 33.3%"
     assert _note([proved(0, 0.1, target=None)], 100, 1.0) == "100 samples/s, certified 100.0%"
+
+
+@pytest.mark.parametrize("name", sorted(c.name for c in app.registered_commands))
+def test_every_option_says_what_it_is(name):
+    for parameter in typer.main.get_command(app).commands[name].params:
+        assert parameter.help, f"certify {name}: {parameter.name} has no help"
+        assert parameter.help.endswith((".", "?")), f"certify {name}: {parameter.help}"
