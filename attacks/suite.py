@@ -112,7 +112,7 @@ def is_smoothed(model: Any) -> bool:
 
 
 def _flags(outcomes: Sequence[AttackOutcome], preset: str) -> dict[str, int]:
-    """Signs that the gradients mislead: inputs that only a black-box attack, which runs last, could break."""
+    """Signs that the gradients mislead: inputs that a black-box attack broke after all others had failed."""
     after_others = preset != "black-box"
     return {"square_improved": sum(after_others and o.broken and o.by_attack in BLACK_BOX for o in outcomes)}
 
