@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+
 import pytest
 import typer
 
@@ -53,3 +56,13 @@ def test_every_option_says_what_it_is(name):
     for parameter in typer.main.get_command(app).commands[name].params:
         assert parameter.help, f"certify {name}: {parameter.name} has no help"
         assert parameter.help.endswith((".", "?")), f"certify {name}: {parameter.help}"
+
+
+@pytest.mark.parametrize("command", app.registered_commands, ids=lambda c: c.name)
+def test_no_option_is_dead(command):
+    source = inspect.getsource(inspect.unwrap(command.callback))
+    tree = ast.parse(source).body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    used = {node.id for statement in tree.body for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    given = {a.arg for a in [*tree.args.args, *tree.args.kwonlyargs]}
+    assert given <= used
