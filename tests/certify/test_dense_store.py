@@ -9,7 +9,9 @@ import torch
 
 import certify
 from certify.dense.maps import DIGEST, PixelMaps, arrays_name
+from certify.dense.procedure import PixelTests
 from certify.errors import CorruptRun, InvalidInput, InvalidSetting, RunConflict
+from certify.geometry import GaussianBall
 from certify.records import Status
 from certify.store import open_run, read_run, records_digest
 from certify.store.exports import export
@@ -204,6 +206,34 @@ def with_too_many_votes(m):
 )
 def test_maps_that_do_not_follow_from_the_votes_are_named(runs, tmp_path, name, change, check):
     assert check in failed(forge(runs / name, tmp_path / "forged", maps=change))
+
+
+@pytest.mark.parametrize("name", ["bonferroni", "holm"])
+def test_the_verifier_corrects_for_many_pixels_as_the_certifier_does(runs, tmp_path, name):
+    """Votes that prove a pixel alone but not one of six; and votes at every step of Holm's ladder."""
+    plan = {k: v for k, v in read_run(runs / name).settings["mode_options"].items() if k != "name"}
+    plan, geometry = PixelTests(**plan), GaussianBall(1.0, 2.0, 6)
+    alone = replace(plan, alpha=min(0.49, 6 * plan.alpha))
+    edge = next(k for k in range(N) if alone.judge(np.full((2, 3), k))[0].all())
+    ladder = edge + np.arange(6).reshape(2, 3)
+
+    def judged(votes, by):
+        def change(m):
+            certified, lower = by.judge(votes)
+            radius = np.vectorize(lambda p: geometry.radius(float(p)))(lower)
+            radius = np.where(certified, radius if plan.radius is None else plan.radius, 0.0)
+            return replace(m, votes=votes.astype(np.uint32), certified=certified, radius=radius)
+
+        return change
+
+    def bound(r):
+        # Level 2 asks no more of p_lower than that it is proved.
+        return replace(r, p_lower=0.0, pb_upper=1.0)
+
+    for i, votes in enumerate((np.full((2, 3), edge), ladder)):
+        right, wrong = (judged(votes, by) for by in (plan, alone))
+        assert failed(forge(runs / name, tmp_path / f"right{i}", maps=right, record=bound)) == {}
+        assert "pixels" in failed(forge(runs / name, tmp_path / f"wrong{i}", maps=wrong, record=bound))
 
 
 @pytest.mark.parametrize(
