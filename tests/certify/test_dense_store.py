@@ -235,6 +235,15 @@ def test_the_verifier_corrects_for_many_pixels_as_the_certifier_does(runs, tmp_p
         assert failed(forge(runs / name, tmp_path / f"right{i}", maps=right, record=bound)) == {}
         assert "pixels" in failed(forge(runs / name, tmp_path / f"wrong{i}", maps=wrong, record=bound))
 
+    def noisier(said):
+        said["mode_options"]["tv"] = 0.02
+
+    for i, by in enumerate((plan, replace(plan, tv=0.02))):
+        place = forge(
+            runs / name, tmp_path / f"tv{i}", maps=judged(ladder + 3, by), record=bound, settings=noisier
+        )
+        assert ("pixels" in failed(place)) == (i == 0), "the noise's own error is part of the test"
+
 
 @pytest.mark.parametrize(
     "change",
@@ -298,10 +307,10 @@ def test_a_file_that_is_edited_or_gone_is_named(runs, tmp_path):
 # -- level 3 --------------------------------------------------------------------------------
 
 
-def replay_with(g):
+def replay_with(g, seed=99):
     def replay(records):
         x = torch.stack([torch.full((1, 2, 3), r.index / 100) for r in records])
-        votes = g.votes(x, n=300, seed=99, ids=[r.index for r in records])
+        votes = g.votes(x, n=300, seed=seed, ids=[r.index for r in records])
         return {r.index: (v, 300) for r, v in zip(records, votes, strict=True)}
 
     return replay
@@ -316,3 +325,10 @@ def test_fresh_votes_agree_with_an_honest_run_and_not_with_another_model(runs, n
     )
     found = failed(runs / name, level=3, replay=replay_with(other), seed=1)
     assert "pixel (" in found["replay"]
+
+
+def test_an_honest_run_is_hardly_ever_called_faulty(runs):
+    """Each of 10 replays fails with probability at most 1e-4."""
+    for seed in range(10):
+        replay = replay_with(smoothed(), seed)
+        assert failed(runs / "bonferroni", level=3, replay=replay, seed=seed) == {}
