@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Example: certify radius --model ckpt.pt --sigma 0.25        "
-    "Cohen's procedure: certify radius --model ckpt.pt --sigma 0.25 --mode fixed --n0 100 --n 10000"
+    "Cohen's procedure: certify radius --model ckpt.pt --sigma 0.25 --mode fixed --n0 100 --n 10000        "
+    "pixels of a segmenter at one radius: certify radius --model unet.pt --radius 0.17"
 )
 
 
