@@ -16,6 +16,9 @@ from attacks.problem import Problem
 #: loss(scores, label, target) -> (rows,); untargeted losses ignore the target.
 TargetedLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
+#: The l_1 attack first climbs in balls this many times as large, for 30 % of its steps each.
+WIDER = (3.0, 2.0)
+
 #: A margin below -DECISIVE times the spread of the scores ends the search on a row: rounding cannot undo it.
 DECISIVE = 1e-4
 
@@ -97,15 +100,21 @@ def _rows(
     for first in range(0, count, size):
         rows = torch.arange(first, min(first + size, count), device=targets.device)
         part = problem.take(rows)
+        around = part.eps * (WIDER[0] if part.p == 1 else 1)
         starts = torch.stack(
             [
-                random_start(part.x, part.noise(f"{purpose}/{t}"), part.eps, part.p, part.box)
+                random_start(part.x, part.noise(f"{purpose}/{t}"), around, part.p, part.box)
                 for t in range(per)
             ],
             1,
         ).flatten(0, 1)
         owner = torch.arange(len(rows), device=rows.device).repeat_interleave(per)
-        point, value = ascend(part, starts, owner, targets[rows].flatten(), loss, steps)
+        aims, left = targets[rows].flatten(), steps
+        for factor in WIDER if part.p == 1 else ():
+            share = int(0.3 * steps)
+            starts = _climb(part, starts, owner, aims, loss, share, part.eps[owner] * factor).best
+            left -= share
+        point, value = ascend(part, starts, owner, aims, loss, left)
         _merge(best, lowest, rows, point, value)
     return best, lowest
 
@@ -156,11 +165,32 @@ def ascend(
     ``start`` (rows, *shape), ``owner`` and ``target`` (rows,) index the problem's inputs and name
     the class each row aims at. The step starts at 2 eps (l_1: eps) and is halved at checkpoints
     where the loss rose too rarely or nothing was gained since the last halving; the row then
-    restarts from its best point.
+    restarts from its best point. Starts outside the ball are projected onto it.
     """
-    oracle, p, box = problem.oracle, problem.p, problem.box
     best, lowest = problem.x.clone(), torch.full_like(problem.eps, math.inf)
-    label, eps = problem.y[owner], problem.eps[owner]
+
+    def go_on(s: _State) -> bool:
+        return _drop_decided(s, best, lowest, problem)
+
+    s = _climb(problem, start, owner, target, loss, steps, problem.eps[owner], go_on)
+    _collect(best, lowest, s)
+    return best, lowest
+
+
+def _climb(
+    problem: Problem,
+    start: Tensor,
+    owner: Tensor,
+    target: Tensor,
+    loss: TargetedLoss,
+    steps: int,
+    eps: Tensor,
+    go_on: Callable[[_State], bool] | None = None,
+) -> _State:
+    """The rows after ``steps`` steps in balls of size ``eps`` (rows,), without those that ``go_on`` drops."""
+    oracle, p, box = problem.oracle, problem.p, problem.box
+    label = problem.y[owner]
+    start = project(problem.x[owner], start, eps, p, box)
     oracle.focus(problem.samples[owner])
     scores, value, gradient = oracle.ascend(start, lambda z: loss(z, label, target))
     no, yes = torch.zeros_like(eps, dtype=torch.bool), torch.ones_like(eps, dtype=torch.bool)
@@ -195,11 +225,10 @@ def ascend(
                 _halve(s, window)
                 window = max(window - shorter, shortest)
             since = 0
-        if i % 5 == 4 and not _drop_decided(s, best, lowest, problem):
+        if go_on is not None and i % 5 == 4 and not go_on(s):
             break
-    _collect(best, lowest, s)
     oracle.focus(None)
-    return best, lowest
+    return s
 
 
 def _drop_decided(s: _State, best: Tensor, lowest: Tensor, problem: Problem) -> bool:

@@ -296,9 +296,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--inputs", type=int, default=200)
     parser.add_argument("--skip", type=int, default=0)
     parser.add_argument("--timed", type=int, default=4, help="inputs on which the slow loops are timed")
-    parser.add_argument(
-        "--longer", type=int, default=40, help="inputs for fixed, grid and radius"
-    )
+    parser.add_argument("--longer", type=int, default=40, help="inputs for fixed, grid and radius")
     parser.add_argument("--cache", default="runs/benchmarks", help="where the trained networks are kept")
     parser.add_argument("--out", default=None, help="JSON file to write")
     options = parser.parse_args()

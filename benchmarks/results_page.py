@@ -1,4 +1,4 @@
-"""Write docs/results.md: the prose of results_template.md around the figures in results/*.json.
+"""Write docs/results.md and docs/benchmarks.md: the prose of templates around the figures in results/*.json.
 
     python benchmarks/results_page.py
 
@@ -15,25 +15,34 @@ from typing import Any
 from common import RESULTS, table
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "results.md"
+DOCS = HERE.parent / "docs"
 
 
 def main() -> None:
-    template = (HERE / "results_template.md").read_text()
-    systems = read("seed_systems.json")
-
-    def fill(match: re.Match[str]) -> str:
-        name = match[1]
-        section = read("halfmoon_sweep.json") if name == "halfmoon_sweep" else systems.get(name)
-        if not section:
-            return "*Not measured yet.*"
-        rows = [sweep_row(row) for row in section["rows"]] if name == "halfmoon_sweep" else section["rows"]
-        bars = "\n".join(
-            f"- {'met' if ok else '**not met**'}: {bar}" for bar, ok in section.get("bars", {}).items()
+    for template, page, section in (
+        ("results_template.md", "results.md", seed_system),
+        ("benchmarks_template.md", "benchmarks.md", tool_figures),
+    ):
+        text = (HERE / template).read_text()
+        (DOCS / page).write_text(
+            re.sub(r"\{\{([\w:. -]+)\}\}", lambda m, f=section: f(m[1]) or "*Not measured yet.*", text)
         )
-        return "\n\n".join(part for part in (table(rows), bars, footer(section)) if part)
 
-    PAGE.write_text(re.sub(r"\{\{([\w-]+)\}\}", fill, template))
+
+# -- the seed systems ---------------------------------------------------------------------------
+
+
+def seed_system(name: str) -> str:
+    """One section of results.md; "" where it was not measured."""
+    sweep = name == "halfmoon_sweep"
+    section = read("halfmoon_sweep.json") if sweep else read("seed_systems.json").get(name)
+    if not section:
+        return ""
+    rows = [sweep_row(row) for row in section["rows"]] if sweep else section["rows"]
+    bars = "\n".join(
+        f"- {'met' if ok else '**not met**'}: {bar}" for bar, ok in section.get("bars", {}).items()
+    )
+    return "\n\n".join(part for part in (table(rows), bars, footer(section)) if part)
 
 
 def sweep_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -56,6 +65,100 @@ def footer(section: dict[str, Any]) -> str:
     return (
         f"*{runs}{section['seconds']:.0f} s, {machine['threads']} thread(s), torch {machine['torch']}, "
         f"Python {machine['python']}.*"
+    )
+
+
+# -- the tool itself ----------------------------------------------------------------------------
+
+
+def tool_figures(name: str) -> str:
+    """One table of benchmarks.md, named "kind" or "kind:part"; "" where it was not measured."""
+    kind, _, part = name.partition(":")
+    return {
+        "cost": cost, "overhead": overhead, "attack": attack, "attack-machine": attack_machine,
+        "noise": noise, "inside": inside,
+    }[kind](part)  # fmt: skip
+
+
+def cost(network: str) -> str:
+    """What each procedure costs on one network."""
+    found = read("certify_cost.json")
+    rows = [r for r in found.get("costs", []) if r["model"] == network]
+    loop = min((r["seconds_per_input"] for r in rows if r["method"].startswith("published")), default=None)
+    if loop is None:
+        return ""
+    shown = [
+        {
+            "procedure": r["method"], "noise": r["noise"], "samples per input": round(r["samples_per_input"]),
+            "ms per input": round(1e3 * r["seconds_per_input"], 1),
+            "published loop / this": f"{loop / r['seconds_per_input']:.3g}",
+            **{f"certified at {k}": v for k, v in r["certified_accuracy"].items()},
+            "inputs": r["inputs_timed"],
+        }
+        for r in rows
+    ]  # fmt: skip
+    return f"{table(shown)}\n\n*{machine_line(found['machine'])}*"
+
+
+def overhead(_: str) -> str:
+    """Engine time over forward time, by network and noise."""
+    found = read("certify_cost.json")
+    rows = [
+        {
+            "network": network,
+            "noise": noise,
+            "engine / forward": f"{q['median']:.2f} [{q['low']:.2f}, {q['high']:.2f}]",
+        }
+        for network, by_noise in found.get("engine_over_forward", {}).items()
+        for noise, q in by_noise.items()
+    ]
+    return table(rows) if rows else ""
+
+
+def attack(part: str) -> str:
+    """A table of attack_strength.json: threats, minimal or smoothed."""
+    rows = read("attack_strength.json").get(part)
+    if not rows:
+        return ""
+    if part == "threats":
+        keep = ("model", "norm", "eps", "inputs", "tool", "survived", "refused by the judge", "we miss",
+                "it misses", "time / pyautoattack", "forwards per input", "backwards per input")  # fmt: skip
+        base = {
+            (r["model"], r["norm"], r["eps"]): r["cpu seconds"] for r in rows if r["tool"] == "pyautoattack"
+        }
+        rows = [
+            {k: r[k] for k in keep}
+            | {"CPU time / pyautoattack": r["cpu seconds"] / base[r["model"], r["norm"], r["eps"]]}
+            for r in rows
+        ]
+    return table(rows)
+
+
+def attack_machine(_: str) -> str:
+    """What the attack tables were measured on."""
+    found = read("attack_strength.json")
+    return f"*{machine_line(found['machine'])}*" if found else ""
+
+
+def noise(_: str) -> str:
+    """Nanoseconds per noisy coordinate, beside torch's own generator."""
+    found = read("noise_cost.json")
+    if not found:
+        return ""
+    rows = [r | {"shape": "x".join(map(str, r["shape"]))} for r in found["draws"]]
+    return f"{table(rows)}\n\n*{machine_line(found['machine'])}*"
+
+
+def inside(data: str) -> str:
+    """Noise inside the network beside noise on the input."""
+    rows = read(f"noisy_resnet_{data}.json").get("rows")
+    return table(rows) if rows else ""
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    threads = machine.get("threads", machine.get("cores"))
+    return (
+        f"{machine['processor']}, {threads} thread(s), torch {machine['torch']}, Python {machine['python']}."
     )
 
 
