@@ -78,8 +78,8 @@ def _second_look(p: float, search: Stage) -> tuple[Stage, ...]:
         return search, Stage("nearest", lambda q: minimal(q, starts=2, targets=3)[0])
     return (
         search,  # before more random points are tried: what it breaks first hints at masked gradients
-        Stage("apgd-ce-100x5", lambda q: apgd_ce(q, restarts=5, purpose="apgd-ce-again")),
-        Stage("apgd-t-again", lambda q: apgd_targeted(q, steps=100, purpose="apgd-t-again")),
+        Stage("apgd-ce-100x3", lambda q: apgd_ce(q, restarts=3, purpose="apgd-ce-again")),
+        Stage("apgd-t-again", lambda q: apgd_targeted(q, steps=100, targets=3, purpose="apgd-t-again")),
     )
 
 
