@@ -43,7 +43,8 @@ def main() -> None:
     rows = compare(options)
     print(table(rows))
     if options.out:
-        Path(options.out).write_text(json.dumps({"settings": vars(options), "rows": rows}, indent=1) + "\n")
+        settings = {k: v for k, v in vars(options).items() if k not in ("out", "data_root")}
+        Path(options.out).write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
 
 
 def compare(options: argparse.Namespace) -> list[dict[str, Any]]:

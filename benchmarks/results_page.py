@@ -7,8 +7,11 @@ No number of a table is typed by hand. A section that was not measured yet says 
 
 from __future__ import annotations
 
+import collections
 import json
 import re
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +79,7 @@ def tool_figures(name: str) -> str:
     kind, _, part = name.partition(":")
     return {
         "cost": cost, "overhead": overhead, "attack": attack, "attack-machine": attack_machine,
-        "noise": noise, "inside": inside,
+        "noise": noise, "inside": inside, "bounds": bounds,
     }[kind](part)  # fmt: skip
 
 
@@ -151,8 +154,57 @@ def noise(_: str) -> str:
 
 def inside(data: str) -> str:
     """Noise inside the network beside noise on the input."""
-    rows = read(f"noisy_resnet_{data}.json").get("rows")
+    rows = [
+        {
+            "network": r["title"], "total noise": f"{r['total_noise']:.3f}",
+            "effective sigma": f"{r['effective_sigma']:.3f}", "without noise": r["noise_free_accuracy"],
+            **{
+                f"certified at {float(k):g}": _with_interval(v, r["intervals"][k])
+                for k, v in r["certified"].items()
+            },
+            "mean radius": f"{r['mean_radius']:.3f}",
+        }
+        for r in read(f"noisy_resnet_{data}.json").get("rows", [])
+    ]  # fmt: skip
     return table(rows) if rows else ""
+
+
+def bounds(part: str) -> str:
+    """Generalization bounds over all networks of the sweep: medians, or Kendall's tau of measures."""
+    found = read("bounds_sweep.json")
+    if not found:
+        return ""
+    if part == "tau":
+        return table(
+            [
+                {"measure": r["measure"], "tau": _with_interval(r["tau"], (r["low"], r["high"])),
+                 "networks": r["networks"]}
+                for r in found["kendall_tau"]
+            ]
+        )  # fmt: skip
+    values: dict[str, list[float]] = {}
+    for network in found["networks"]:
+        for name, value in network["bounds"].items():
+            values.setdefault(name, []).append(value)
+    rows = [
+        {"bound": name, "median": f"{statistics.median(v):.3f}", "smallest": f"{min(v):.3f}",
+         "below 1": f"{sum(x < 1 for x in v)} of {len(v)}"}
+        for name, v in sorted(values.items(), key=lambda item: statistics.median(item[1]))
+    ]  # fmt: skip
+    networks = found["networks"]
+    status = collections.Counter[str]()
+    for network in networks:
+        status.update(network["status"])
+    contradicted = sum(len(n["alarms"]) for n in networks)
+    summary = (
+        f"{len(networks)} networks, {status.total()} risk bounds: {status['holds']} hold, "
+        f"{status['undetermined']} undetermined, {contradicted} contradicted."
+    )
+    return f"{table(rows)}\n\n{summary}"
+
+
+def _with_interval(value: float, interval: Sequence[float]) -> str:
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def machine_line(machine: dict[str, Any]) -> str:
