@@ -4,7 +4,7 @@ Estimates and lower bounds live here; a Lipschitz bound that a certificate rests
 ``certify.lipschitz``.
 """
 
-from analysis.all_bounds import all_bounds, bounds_document, deterministic_gap
+from analysis.all_bounds import all_bounds, bounds_document, deterministic_gap, same_points
 from analysis.classes import AdversarialLinear, Finite, FunctionClass, Kernel, Linear
 from analysis.correlation import RankCorrelation, rank_correlations
 from analysis.gibbs import Gibbs, perturbation_bounds
@@ -64,4 +64,5 @@ __all__ = [
     "rank_correlations",
     "residual_gap",
     "risk_at_radius",
+    "same_points",
 ]

@@ -49,6 +49,7 @@ def bounds(
 ) -> None:
     """Bound a model's risk by every theorem at hand, each beside the risk measured for the same predictor.
 
+    With a run, --data names what the model was trained on; the held-out points are those of the run's data.
     With --data alone: the Rademacher complexity of linear classes and the bounds on it.
     """
     from certify.errors import InvalidSetting
@@ -100,34 +101,61 @@ def _model_bounds(
             Path(model or ""), **place, device="cpu", arch=arch, arch_args=arch_args
         )
     header = getattr(network, "certify_header", None)
-    if data is None and opened is not None:
-        data = opened.dataset.name
-    train, test = (
-        common.open_data(header, data, split=s, root=root, limit=n, skip=0)
-        for s, n in (("train", points), ("test", None))
-    )
+    train, test = _samples(header, data, None if opened is None else opened.dataset.name, root, points)
     rows = analysis.all_bounds(
         network,
         train,
         test,
         delta=delta,
-        run=None if opened is None else opened.stored.run,
+        run=None if opened is None or _seen(opened.dataset, train, test) else opened.stored.run,
         weight_radius=weight_radius,
         factory=_factory(header, train) if pac_bayes else None,
         limit=points,
         draws=draws,
         seed=seed,
     )
-    document = analysis.bounds_document(rows, analysis.deterministic_gap(network, train, test, delta))
+    gap = None if test is None else analysis.deterministic_gap(network, train, test, delta)
+    document = analysis.bounds_document(rows, gap)
     document |= {"data": train.name, "points": len(train), "weight_radius": weight_radius, "delta": delta}
     if run is not None and opened is not None:
-        gap = _residual_gap(opened, network, seed)
+        residual = _residual_gap(opened, network, seed)
         with open_run(run, opened.stored.settings, opened.stored.guarantee) as store:
             store.put_document("bounds", document)
-            if gap is not None:
-                store.put_document("residual_gap", gap)
-        document |= {} if gap is None else {"residual_gap": gap}
+            if residual is not None:
+                store.put_document("residual_gap", residual)
+        document |= {} if residual is None else {"residual_gap": residual}
+    if test is None:
+        document["left_out"] = (
+            f"bounds from held-out points, since nothing shows that {train.name} was not trained on; "
+            "give a run on a test file, and the training file with --data"
+        )
     return document
+
+
+def _samples(
+    header: Any, data: str | None, certified: str | None, root: Path | None, points: int
+) -> tuple[Dataset, Dataset | None]:
+    """The training points and the held-out ones; None where nothing shows that any were held out.
+
+    ``data`` is what the model was trained on; else it is the data set that the run certified, or, where
+    that is one split, the checkpoint's. Held out is the test split of what the run certified.
+    """
+    import analysis
+
+    def split(name: str | None, which: str) -> Dataset:
+        limit = points if which == "train" else None
+        return common.open_data(header, name, split=which, root=root, limit=limit, skip=0)
+
+    test = split(certified or data, "test")
+    train = split(data or certified, "train")
+    if data is None and analysis.same_points(train, test) and header is not None:
+        train = split(header.dataset.get("name") or certified, "train")
+    return train, None if analysis.same_points(train, test) else test
+
+
+def _seen(certified: Dataset, train: Dataset, test: Dataset | None) -> bool:
+    """Whether the certified inputs may be among those that were trained on."""
+    return test is None or (certified.split, certified.name) == ("train", train.name)
 
 
 def _residual_gap(opened: Any, network: Any, seed: int) -> dict[str, Any] | None:
@@ -208,6 +236,8 @@ def _print(document: dict[str, Any]) -> None:
             r["predictor"].removeprefix("class: "), r["name"], f"{r['value']:.4g}", beside, r["validity"]
         )
     common.tables().print(table)
+    if "left_out" in document:
+        print(f"left out: {document['left_out']}")
     if gap := document.get("residual_gap"):
         along = gap.get("attack_path", {}).get("largest")
         print(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from certify.errors import CertifyError, InvalidSetting
+from certify.errors import CertifyError, InvalidSetting, UntrustedFile
 from certify.files import sha256_file
 from certify.inputs import inputs_digest
 from certify.records import Record
@@ -82,7 +82,8 @@ def verify(
     ``expect`` maps "model" and "data" to SHA-256 digests taken from the files at hand; a run
     about others fails. ``replay`` (level 3) returns fresh class counts for ``subset`` records
     drawn by ``seed`` (None: unpredictable, as an auditor wants it). Never raises for what is
-    wrong with the run: that is what the checks say. Raises InvalidSetting for a wrong call.
+    wrong with the run: that is what the checks say. Raises InvalidSetting for a wrong call, UntrustedFile
+    where ``replay`` may not open the model.
     """
     if level not in (1, 2, 3) or (level == 3 and replay is None) or subset < 1:
         raise InvalidSetting(
@@ -195,8 +196,10 @@ def _replayed(stored: StoredRun, replay: Replay, subset: int, seed: int | None) 
     picked = sorted(rng.sample(certified, min(subset, len(certified))), key=lambda r: r.index)
     try:
         fresh = replay(picked)
+    except UntrustedFile:
+        raise  # it was asked for less than it needs: that says nothing about the run
     except CertifyError as error:
-        return Check("replay", False, f"{error.what}: {error.why}")
+        return Check("replay", False, f"{error.what}: {error.why}; {error.remedy}")
     names = ", ".join(str(r.index) for r in picked)
     if stored.settings.get("task") == "segmentation":
         fault = dense_consistent(stored, picked, fresh)

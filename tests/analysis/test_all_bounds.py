@@ -1,13 +1,15 @@
 """Every bound for one network: present, labelled, and not contradicted by its own predictor's risk."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from analysis import ledger
-from analysis.all_bounds import all_bounds, bounds_document, deterministic_gap
+from analysis.all_bounds import all_bounds, bounds_document, deterministic_gap, same_points
 from certify.data import load
+from certify.errors import InvalidInput
 from certify.records import Record, Run, Status
 from pdenets.baselines import cnn, linear, mlp
 
@@ -69,6 +71,29 @@ def test_other_architectures_keep_the_bounds_that_hold_for_every_network(moons):
     assert not any("norm" in row.name for row in rows)
     assert any("PAC-Bayes" in row.name for row in rows)
     assert any("test set" in row.name for row in rows)
+
+
+def test_points_that_were_trained_on_bound_no_risk(moons):
+    train, test = moons
+    model, _ = trained(linear, train, steps=20)
+    again = replace(train.part(skip=100), split="test")  # as a file gives the same points for both splits
+    for attempt in (all_bounds, deterministic_gap):
+        with pytest.raises(InvalidInput, match="training points"):
+            attempt(model, train, again)
+    assert same_points(train, again)
+    assert not same_points(train, test)
+    assert not same_points(train.part(limit=100), train.part(skip=100))
+
+
+def test_without_held_out_points_nothing_is_claimed_from_them(moons):
+    train, _ = moons
+    model, _ = trained(linear, train, steps=20)
+    rows = all_bounds(model, train, None, draws=10)
+    assert rows
+    assert not any("test set" in row.name or "measured_risk" in row.terms for row in rows)
+    assert any("PAC-Bayes" in row.name for row in rows)
+    assert any("l2 linear" in row.name for row in rows)
+    assert "measured_gap" not in bounds_document(rows, None)
 
 
 @pytest.mark.slow

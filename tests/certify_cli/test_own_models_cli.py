@@ -79,8 +79,32 @@ def test_a_saved_network_goes_the_whole_way(cli, folder):
     assert found["settings"]["grid"] == 2.0**-8
     refused(cli("attack", "runs/whole", "--limit", 1), "UntrustedFile", "--arch cli_own_net:Net")
     ok(cli("attack", "runs/whole", *named, "--limit", 1, "--json"))
+    refused(cli("verify", "runs/whole", "--level", 3), "UntrustedFile", "--arch cli_own_net:Net")
     ok(cli("verify", "runs/whole", *named, "--level", 3, "--subset", 1, "--samples", 50, "--json"))
     ok(cli("verify", "runs/whole", "--model", "own.pt", "--json"))
+
+
+def test_points_of_a_file_that_was_trained_on_are_no_held_out_points(cli, folder):
+    """A file is one split: a bound from its points is one only if another file was trained on."""
+    with np.load("own.npz") as own:
+        np.savez("other.npz", **{**own, "x": -own["x"]})
+    tiny = ("--draws", 10, "--json")
+    trained = cli("train", "--arch", "mlp", "--data", "own.npz", "--epochs", 1, "--out", "of_own.pt")
+    assert trained.exit_code == 0, trained.stderr
+    for data in ("own.npz", "other.npz"):
+        ok(cli("radius", "-m", "of_own.pt", "--data", data, *FAST, "--out", f"runs/{data}"))
+
+    def from_held_out_points(*args):
+        found = ok(cli("bounds", *args, *tiny))
+        held_out = [r["name"] for r in found["results"] if "Clopper-Pearson" in r["name"]]
+        assert bool(held_out) == ("measured_gap" in found) != ("left_out" in found)
+        return bool(held_out)
+
+    assert not from_held_out_points("--model", "of_own.pt")
+    assert not from_held_out_points("runs/own.npz")
+    assert from_held_out_points("runs/other.npz")
+    assert from_held_out_points("runs/own.npz", "--data", "other.npz"), "the user's word"
+    assert not from_held_out_points("runs/other.npz", "--data", "other.npz")
 
 
 @pytest.mark.parametrize(
