@@ -73,8 +73,9 @@ def _flattened(model: Any) -> list[nn.Module] | None:
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Whether hooks change what the module computes (preprocessing, old weight normalisation)."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    """Whether hooks (preprocessing, old weight normalisation) or a forward put in its place change what
+    the module computes."""
+    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
 
 
 def _flattens_rows(layer: nn.Module) -> bool:

@@ -56,6 +56,15 @@ def test_radius_of_a_half_space_behind_a_linear_layer():
     assert np.median([r.radius for r in run]) > 0.27
 
 
+@pytest.mark.parametrize("place", [lambda m: m, lambda m: m[0], lambda m: m[1]])
+def test_left_alone_where_a_forward_was_put_in_place(place):
+    model = mlp()
+    part = place(model)
+    before = part.forward
+    part.forward = lambda x: before(1 - x)
+    assert reduce_first_linear(model) is None
+
+
 def test_left_alone_where_it_does_not_apply():
     conv = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3)).eval()
     wide = nn.Sequential(nn.Flatten(), nn.Linear(64, 65), nn.ReLU(), nn.Linear(65, 3)).eval()
