@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from certify.sampling.engine import Request, Sampler
-from certify.sampling.lanes import lanes_worth_trying
+from certify.sampling.lanes import keeps_to_itself, lanes_worth_trying
 
 if TYPE_CHECKING:
     from certify.noise import Noise
@@ -46,6 +46,9 @@ def choose_lanes(classifier: BaseClassifier, noise: Noise, example: Tensor, batc
     """As many lanes as torch has threads where that is faster than one batch after the other, else 1."""
     lanes = lanes_worth_trying(classifier.model)
     if lanes < 2 or not (copies := classifier.copies(lanes)):
+        return 1
+    rows = example.to(classifier.device).expand(batch_size, *example.shape).clone()
+    if not keeps_to_itself(classifier.logits, rows):
         return 1
     plain, wide = (
         Sampler(classifier, noise, seed=0, shape=example.shape, batch_size=batch_size, lanes=c)

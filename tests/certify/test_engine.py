@@ -129,7 +129,15 @@ class BatchStatistics(nn.Module):
         return z - z.mean(0)
 
 
-@pytest.mark.parametrize("model", [WithDropout(), BatchStatistics()])
+class BatchDeviation(nn.Module):
+    """Not finite for an input alone: one row has no unbiased estimate."""
+
+    def forward(self, x):
+        z = x.flatten(1)[:, :4]
+        return z.sum(0) / (len(z) - 1) + torch.zeros(len(z), 1)
+
+
+@pytest.mark.parametrize("model", [WithDropout(), BatchStatistics(), BatchDeviation()])
 def test_a_model_that_is_not_a_fixed_function_is_refused(model):
     g = certify.Smoothed(model.eval(), 0.25, num_classes=4, batch_size=64)
     with pytest.raises(NondeterministicModel):

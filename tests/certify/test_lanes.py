@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+import certify
 from certify.noise import make_noise
+from certify.sampling import tuning
 from certify.sampling.classifier import BaseClassifier
 from certify.sampling.engine import Request, Sampler
-from certify.sampling.lanes import independent_copy, run_in_lanes
+from certify.sampling.lanes import independent_copy, keeps_to_itself, run_in_lanes
 from certify.sampling.tally import MarginScores, Votes
 
 SHAPE = (1, 6, 6)
@@ -142,10 +144,83 @@ class SharesAPart(nn.Module):
         return SharesAPart()
 
 
+class ScratchOfItsClass(nn.Module):
+    room = torch.empty(1024, 36)
+
+    def forward(self, x):
+        return self.room[: len(x)].copy_(x.flatten(1)).tanh_()
+
+
+class CallsAModuleByName(nn.Module):
+    def forward(self, x):
+        return SHARED(x)
+
+
+def with_a_function_of_ones_own():
+    return certify.wrap(lambda x: SHARED(x), mean=0.5).eval()
+
+
+SCRATCH = torch.empty(1024, 36)
+
+
+def in_scratch(x):
+    return SCRATCH[: len(x)].copy_(x.flatten(1)).tanh_()[:, :4]
+
+
+class ScratchOfAHelper(nn.Module):
+    def forward(self, x):
+        return in_scratch(x)
+
+
+class Filling(nn.Module):
+    """Sets memory aside once, for all that follow."""
+
+    rooms: list[torch.Tensor] = []  # noqa: RUF012
+
+    def forward(self, x):
+        if not self.rooms:
+            self.rooms.append(torch.zeros(x.shape))
+        return torch.mul(x, 2, out=self.rooms[0]).flatten(1)
+
+
+@pytest.mark.parametrize("model", [ScratchOfAHelper, ScratchOfItsClass, Filling])
+def test_writing_to_memory_that_copies_share_is_noticed(model):
+    assert not keeps_to_itself(model().eval(), torch.rand(32, *SHAPE))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [network, Scribbler, lambda: nn.Sequential(nn.Flatten(), nn.ReLU(inplace=True)),
+     lambda: lambda x: torch.zeros(len(x), 4).add_(x.flatten(1)[:, :4])[:, 1:].mul_(2.0)],
+)  # fmt: skip
+def test_writing_to_rows_and_to_new_memory_is_no_harm(model):
+    found = model()
+    found = found.eval() if isinstance(found, nn.Module) else found
+    with torch.inference_mode():
+        assert keeps_to_itself(found, torch.rand(32, *SHAPE))
+
+
+def test_a_model_that_writes_elsewhere_gets_no_lanes(monkeypatch):
+    monkeypatch.setattr(tuning, "lanes_worth_trying", lambda model: 2)
+    monkeypatch.setattr(tuning, "Sampler", None)  # nothing is to be timed
+    noise = make_noise("gaussian", sigma=0.25)
+    classifier = BaseClassifier(ScratchOfAHelper().eval(), num_classes=4)
+    assert tuning.choose_lanes(classifier, noise, torch.rand(SHAPE), 16) == 1
+
+
+def test_the_probe_lets_a_model_overwrite_its_input():
+    classifier = BaseClassifier(Scribbler().eval(), num_classes=4)
+    rows = torch.rand(32, *SHAPE)
+    before = rows.clone()
+    assert classifier.probe(rows, (7, 32, 64), lanes=classifier.copies(2)).difference < 1e-5
+    assert torch.equal(rows, before)
+
+
 @pytest.mark.parametrize(
     "model",
     [with_hook, with_closure, with_own_forward, Uncopyable, Shared, SharesAPart, lambda: torch.relu,
-     lambda: torch.jit.script(nn.Linear(3, 3))],
+     lambda: torch.jit.script(nn.Linear(3, 3)), ScratchOfItsClass, CallsAModuleByName,
+     with_a_function_of_ones_own, Filling],
 )  # fmt: skip
 def test_what_copies_might_share_is_not_copied(model):
     assert independent_copy(model()) is None
