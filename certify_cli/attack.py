@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from attacks import AttackRun
 
 EPILOG = (
-    "Example: certify attack runs/demo        "
+    "Example: certify attack runs/demo\n\n"
     "the base model alone: certify attack --model ckpt.pt --norm inf --eps 0.1 --preset standard"
 )
 

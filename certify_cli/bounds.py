@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Inputs on which a residual gap is measured.
 _GAP_INPUTS = 50
 
-EPILOG = "Example: certify bounds runs/demo        of a class alone: certify bounds --data mnist -W 2"
+EPILOG = "Example: certify bounds runs/demo\n\nof a class alone: certify bounds --data mnist -W 2"
 
 
 def register(app: typer.Typer) -> None:

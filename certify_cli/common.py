@@ -24,6 +24,10 @@ Model = Annotated[
     Path,
     typer.Option("--model", "-m", help="Checkpoint (.pt, .safetensors) or ONNX file.", show_default=False),
 ]
+Sigma = Annotated[
+    float | None,
+    typer.Option("--sigma", "-s", help="Standard deviation of the noise. Default: that of the training."),
+]
 Data = Annotated[
     str | None,
     typer.Option("--data", help="Name, .npz file or image folder. Default: the checkpoint's data set."),

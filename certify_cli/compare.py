@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    run: common.RunDir,
+    runs: Annotated[list[Path], typer.Argument(help="Run directory, such as runs/demo.", metavar="run")],
     data_root: common.DataRoot = None,
     points: Annotated[int, typer.Option("--points", min=2, help="Inputs for the complexity claims.")] = 500,
     seed: common.Seed = 0,
@@ -31,9 +32,17 @@ def compare(
     """
     import analysis
     from certify import data
+    from certify.errors import InvalidSetting
     from certify.store import open_run
     from certify_cli.reopen import refuse_pixels
 
+    run, *others = runs
+    if others:
+        raise InvalidSetting(
+            f"{len(runs)} runs cannot be compared here",
+            why="this sets the theory beside one run; several are set side by side by `certify report`",
+            remedy=f"certify report {' '.join(map(str, runs))} --out compared",
+        )
     stored = common.run_directory(run)
     refuse_pixels(stored)
     described = stored.settings["data"]

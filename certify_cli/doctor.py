@@ -23,7 +23,9 @@ def doctor(as_json: common.AsJson = False) -> None:
     else:
         from rich.table import Table
 
-        table = Table("", "what", "found", "what to do")
+        table = Table("", "what")
+        for heading in ("found", "what to do"):
+            table.add_column(heading, overflow="fold")  # a path that is cut off helps nobody
         mark = {"ok": "[green]ok[/]", "missing": "[yellow]missing[/]", "problem": "[red]problem[/]"}
         for c in checks:
             table.add_row(mark[c["state"]], c["what"], c["found"], c["remedy"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from certify_cli import common, provenance
+from certify_cli import common, provenance, summary
 
 if TYPE_CHECKING:
     from certify import SegmentationRun, SmoothedSegmentation
@@ -61,18 +61,13 @@ def certify_pixels(
     began = time.perf_counter()
     run, fresh = _certify(smoothed, part, place, asked, described)
     result = summarize(run, place) | {"fresh_inputs": fresh, "wall_seconds": time.perf_counter() - began}
+    result |= summary.judge(gates, lambda at: run.certified_correct([at or 0.0])[0].value)
     if as_json:
         common.print_json(result)
     else:
         show(result)
-    if missed := _unmet(run, gates):
-        from certify.errors import EvidenceFails
-
-        raise EvidenceFails(
-            "the run does not meet what is required of it",
-            why="; ".join(missed),
-            remedy="train for a larger radius, or lower the requirement knowingly",
-        )
+        summary.show_requirements(result)
+    summary.enforce(result)
 
 
 def refuse_foreign(ctx: typer.Context) -> None:
@@ -231,15 +226,6 @@ def _refuse_gates(gates: list[tuple[str, float | None, float]]) -> None:
                 why="an image has as many radii as pixels",
                 remedy='write --require "certified@0.1>=0.8" (a share of labelled pixels) or "clean>=0.9"',
             )
-
-
-def _unmet(run: SegmentationRun, gates: list[tuple[str, float | None, float]]) -> list[str]:
-    lines = []
-    for name, at, least in gates:
-        value = run.certified_correct([at or 0.0])[0].value
-        if value < least:
-            lines.append(f"{name} is {value:.4f}, required: at least {least:g}")
-    return lines
 
 
 def _typed(ctx: typer.Context, name: str) -> bool:

@@ -22,12 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def plan(
     model: common.Model,
-    sigma: Annotated[
-        float | None,
-        typer.Option(
-            "--sigma", "-s", help="Standard deviation of the noise.", show_default="the model's own"
-        ),
-    ] = None,
+    sigma: common.Sigma = None,
     data: common.Data = None,
     split: common.Split = "test",
     data_root: common.DataRoot = None,

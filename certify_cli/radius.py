@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from certify.data import Dataset
 
 EPILOG = (
-    "Example: certify radius --model ckpt.pt --sigma 0.25        "
-    "Cohen's procedure: certify radius --model ckpt.pt --sigma 0.25 --mode fixed --n0 100 --n 10000        "
+    "Example: certify radius --model ckpt.pt --sigma 0.25\n\n"
+    "Cohen's procedure: certify radius --model ckpt.pt --sigma 0.25 --mode fixed --n0 100 --n 10000\n\n"
     "pixels of a segmenter at one radius: certify radius --model unet.pt --radius 0.17"
 )
 
@@ -28,10 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def radius(
     model: common.Model,
-    sigma: Annotated[
-        float | None,
-        typer.Option("--sigma", "-s", help="Standard deviation of the noise. Default: that of the training."),
-    ] = None,
+    sigma: common.Sigma = None,
     data: common.Data = None,
     split: common.Split = "test",
     limit: common.Limit = None,
@@ -42,7 +39,8 @@ def radius(
     alpha: Annotated[float, typer.Option("--alpha", help="Probability that a certificate is wrong.")] = 0.001,
     n_max: Annotated[int, typer.Option("--n-max", help="Most samples spent on one input.")] = 100_000,
     slack: Annotated[
-        float | None, typer.Option("--slack", help="radius: stop within this share of the best radius.")
+        float | None,
+        typer.Option("--slack", help="radius: stop within this share of the best radius. Default: 0.05."),
     ] = None,
     step: Annotated[float | None, typer.Option("--step", help="grid: distance of the radii tried.")] = None,
     at: Annotated[
@@ -140,6 +138,7 @@ def radius(
     result = summary.summarize(run, place) | {
         "fresh_inputs": fresh,
         "wall_seconds": time.perf_counter() - began,
+        **summary.judge(gates, lambda at: run.mean_radius() if at is None else run.accuracy([at])[0].value),
     }
     if formulas:
         result["formulas"] = summary.formulas(run)
@@ -151,14 +150,7 @@ def radius(
     _keep_maps(network, run, dataset, place)
     if challenge:
         attack.challenge(smoothed, run, part, place, seed=seed + 1)
-    if missed := summary.unmet(run, gates):
-        from certify.errors import EvidenceFails
-
-        raise EvidenceFails(
-            "the run does not meet what is required of it",
-            why="; ".join(missed),
-            remedy="train for a larger radius, or lower the requirement knowingly",
-        )
+    summary.enforce(result)
 
 
 def _refuse_correction(correction: str | None) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from certify_cli import common
 
-EPILOG = "Example: certify report runs/demo        side by side: certify report runs/a runs/b --out runs/ab"
+EPILOG = "Example: certify report runs/demo\n\nside by side: certify report runs/a runs/b --out runs/ab"
 
 
 def register(app: typer.Typer) -> None:

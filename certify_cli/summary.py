@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,7 @@ def show(summary: dict[str, Any]) -> None:
         f"{summary['samples_per_input']:,.0f} samples per input"
     )
     console.print(f"\n{summary['guarantee']}\n")
+    show_requirements(summary)
     console.print(f"run directory: {summary['run']}", soft_wrap=True)
     arch = (summary["settings"].get("model") or {}).get("architecture") or ""
     own = f" --arch {arch}" if ":" in arch else ""
@@ -99,21 +101,56 @@ def parse_gates(texts: list[str]) -> list[tuple[str, float | None, float]]:
         try:
             assert found is not None
             at = float(found[2]) if found[2] else 0.0 if found[1] == "clean" else None
-            gates.append((found[1], at, float(found[3])))
+            least = float(found[3])
         except (AssertionError, ValueError):
             raise InvalidSetting(
                 f"--require {text!r} is not a requirement",
                 why="it names a quantity and its least value",
                 remedy='write --require "certified@0.5>=0.9", "clean>=0.95" or "mean_radius>=0.4"',
             ) from None
+        if at is not None and least > 1:
+            raise InvalidSetting(
+                f"--require {text!r} can never be met",
+                why="it asks for a share of the inputs, which is at most 1",
+                remedy=f'write 95 percent as 0.95: --require "{found[1]}>=0.95"',
+            )
+        gates.append((found[1], at, least))
     return gates
 
 
-def unmet(run: Run, gates: list[tuple[str, float | None, float]]) -> list[str]:
-    """One line per gate the run misses. Certified accuracy passes on its value, not on its interval."""
-    lines = []
-    for name, at, least in gates:
-        value = run.mean_radius() if at is None else run.accuracy([at])[0].value
-        if value < least:
-            lines.append(f"{name} is {value:.4f}, required: at least {least:g}")
-    return lines
+def judge(
+    gates: list[tuple[str, float | None, float]], value: Callable[[float | None], float]
+) -> dict[str, list[dict[str, Any]]]:
+    """What was required beside what was found; nothing where nothing was required.
+
+    ``value`` gives the certified accuracy at a radius, and for None the mean radius. Accuracy passes on
+    its value, not on its interval.
+    """
+    found = [(name, least, value(at)) for name, at, least in gates]
+    rows = [{"quantity": name, "least": least, "value": v, "met": v >= least} for name, least, v in found]
+    return {"requirements": rows} if rows else {}
+
+
+def enforce(result: dict[str, Any]) -> None:
+    """Raise EvidenceFails if a requirement is not met."""
+    from certify.errors import EvidenceFails
+    from reports.numbers import radius_down
+
+    missed = [row for row in result.get("requirements", []) if not row["met"]]
+    if missed:
+        raise EvidenceFails(
+            "the run does not meet what is required of it",
+            why="; ".join(
+                f"{row['quantity']} is {radius_down(row['value'], 4)}, required: at least {row['least']:g}"
+                for row in missed
+            ),
+            remedy="train for a larger radius, or lower the requirement knowingly",
+        )
+
+
+def show_requirements(result: dict[str, Any]) -> None:
+    from reports.numbers import radius_down
+
+    for row in result.get("requirements", []):
+        found = f"{row['quantity']}>={row['least']:g}: {radius_down(row['value'], 4)}"
+        print(f"required {found}, {'met' if row['met'] else 'NOT met'}")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from certify.records import Record
     from certify.verification import Replay, Verification
 
-EPILOG = "Example: certify verify runs/demo        with fresh noise: certify verify runs/demo --level 3"
+EPILOG = "Example: certify verify runs/demo\n\nwith fresh noise: certify verify runs/demo --level 3"
 
 
 def register(app: typer.Typer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -133,7 +134,8 @@ def escape(text: str) -> str:
     Accented Latin letters and this package's symbols are set; a character beyond them stands as its
     code point, such as [U+4E2D], and a control character as a space.
     """
-    return "".join(map(_letter, unicodedata.normalize("NFC", text)))
+    plain = "".join(map(_letter, unicodedata.normalize("NFC", text)))
+    return re.sub(r"\$\\ell\$\$_?(\d|\\infty)\$", r"$\\ell_\1$", plain)  # a norm is one symbol
 
 
 def _letter(character: str) -> str:

@@ -168,7 +168,7 @@ def test_every_command_in_the_running_text_parses(command):
 def test_every_example_in_the_help_parses():
     group = typer.main.get_command(app)
     for name, verb in group.commands.items():
-        examples = re.split(r"\s{3,}", verb.epilog or "")
+        examples = (verb.epilog or "").split("\n\n")
         calls = [e[e.index("certify ") :] for e in examples if "certify " in e]
         assert calls, f"certify {name} --help shows no example"
         for call in calls:

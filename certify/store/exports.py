@@ -42,7 +42,7 @@ def export(run: Run, to: str) -> str:
         raise InvalidSetting(
             f"there is no export named {to!r}",
             why="a run can be exported in a fixed set of formats",
-            remedy=f"choose one of: {', '.join(writers)}",
+            remedy=f"choose one of: {', '.join(writers)}; `certify report` writes a LaTeX table",
         )
     return writers[to](run)
 

@@ -69,6 +69,7 @@ MISTAKES = [
     (("attack", "{run}", "--preset", "deadly"), "InvalidSetting", "preset"),
     (("attack", "{run}", "--model", "{other}"), "InvalidSetting", "either|not both"),
     (("bounds",), "InvalidSetting", "--data"),
+    (("compare", "a", "b"), "InvalidSetting", "certify report a b --out"),
     (("bounds", "--data", "digits", "--weight-radius", "-1"), "InvalidSetting", "radius"),
     (("compare", "{tmp}/norun"), "UnreadableFile", "run directory"),
     (("report", "{tmp}/norun"), "UnreadableFile", "run directory"),

@@ -8,10 +8,11 @@ import inspect
 import pytest
 import typer
 
+from certify.errors import EvidenceFails, InvalidSetting
 from certify.records import Record, Run, Status
 from certify_cli.main import app
 from certify_cli.radius import _note
-from certify_cli.summary import show, summarize
+from certify_cli.summary import enforce, judge, parse_gates, show, summarize
 
 
 def run_of(records: list[Record], **settings) -> Run:
@@ -66,3 +67,25 @@ def test_no_option_is_dead(command):
     used = {node.id for statement in tree.body for node in ast.walk(statement) if isinstance(node, ast.Name)}
     given = {a.arg for a in [*tree.args.args, *tree.args.kwonlyargs]}
     assert given <= used
+
+
+def test_what_is_required_stands_beside_what_was_found(capsys):
+    run = run_of([proved(i, 0.3) for i in range(2999)] + [Record(2999, Status.ABSTAINED, target=1)])
+    gates = parse_gates(["certified@0.25>=0.9", "clean>=1", "mean_radius>=0.1"])
+    found = judge(gates, lambda at: run.mean_radius() if at is None else run.accuracy([at])[0].value)
+    assert [row["met"] for row in found["requirements"]] == [True, False, True]
+    show(summarize(run, None) | found)
+    said = capsys.readouterr().out
+    assert "required certified@0.25>=0.9: 0.9996, met\n" in said
+    assert "required clean>=1: 0.9996, NOT met\n" in said
+    with pytest.raises(EvidenceFails, match=r"clean is 0\.9996, required: at least 1") as missed:
+        enforce(found)
+    assert "mean_radius" not in str(missed.value)
+    enforce(judge([], lambda at: 0.0))
+
+
+@pytest.mark.parametrize("gate", ["clean>=95", "certified@0.5>=90"])
+def test_a_share_above_one_is_refused(gate):
+    with pytest.raises(InvalidSetting, match=r"0\.95"):
+        parse_gates([gate])
+    assert parse_gates(["mean_radius>=2"]) == [("mean_radius", None, 2.0)]

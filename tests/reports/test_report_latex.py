@@ -108,6 +108,11 @@ def test_letters_of_european_names_are_kept():
     assert escape("a--b") == "a-{}-{}b"
 
 
+def test_a_norm_is_one_symbol_with_its_index():
+    assert escape("ℓ₁, ℓ₂ and ℓ∞") == r"$\ell_1$, $\ell_2$ and $\ell_\infty$"
+    assert escape("ℓ of ∞") == r"$\ell$ of $\infty$"
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_a_real_latex_compiles_hostile_names(tmp_path: Path):
     parts = []
