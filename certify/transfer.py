@@ -42,7 +42,8 @@ def transfer(
     ``x``: the inputs of the run's records, in their order (n, *shape). ``samples`` noisy copies
     of each are classified by both; ``alpha`` is spent on the flips, in addition to the run's own.
     Records that no longer prove anything become abstentions. Raises InvalidSetting where the two
-    classifiers do not share noise and sigma, InvalidInput where x does not match the records.
+    classifiers do not share noise and sigma, InvalidInput where x does not match the records, and as
+    ``Smoothed.predict`` where one of the models has changed or is no fixed function.
     """
     alpha = check_alpha(alpha)
     _check_same(run, certified, deployed)
@@ -55,6 +56,8 @@ def transfer(
         )
     refuse_other_inputs(run.records, {r.index: row for r, row in zip(run, x, strict=True)}, "the run")
     geometry = make_geometry(certified.noise, norm=certified.norm, dim=x[0].numel())
+    for smoothed in (certified, deployed):
+        smoothed.predict(x[:1], n=1, seed=seed)  # the checks and the probe before any sample
     records = []
     for record, row in zip(run, x, strict=True):
         if record.certified:

@@ -1,12 +1,14 @@
 """Certificates carried over to other numerics stay below what the other model can prove."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 import certify
 from certify.bounds import binomial_upper
-from certify.errors import InvalidInput, InvalidSetting
+from certify.errors import InvalidInput, InvalidModel, InvalidSetting, NondeterministicModel
 from certify.transfer import count_flips, transfer
 
 
@@ -51,6 +53,30 @@ def test_bf16_flips_few_and_costs_little():
     net = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)).eval()
     a, b = smoothed(net, reduce=False), smoothed(net, dtype="bf16", reduce=False)
     assert 0 < count_flips(a, b, torch.zeros(2), 20_000, seed=0, id=0) < 1000
+
+
+def with_batch_mates(x):
+    """Class 1 alone; in a batch, the class that the half space gives."""
+    return half_space(0.0)(x) if len(x) > 1 else torch.tensor([[-1.0, 1.0]])
+
+
+def test_a_deployed_model_that_needs_its_batch_mates_is_refused():
+    a, b = smoothed(half_space(0.0)), smoothed(with_batch_mates)
+    x = torch.zeros(1, 2)
+    run = a.certify(x, n_max=2000, seed=1)
+    with pytest.raises(NondeterministicModel):
+        transfer(run, a, b, x, samples=500, seed=2)
+
+
+def test_a_deployed_model_that_has_changed_is_refused():
+    net = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)).eval()
+    a, b = smoothed(net), smoothed(copy.deepcopy(net), dtype="bf16")
+    x = torch.zeros(1, 2)
+    run = a.certify(x, n_max=2000, seed=1)
+    with torch.no_grad():
+        b.model[2].weight.mul_(-1)
+    with pytest.raises(InvalidModel):
+        transfer(run, a, b, x, samples=500, seed=2)
 
 
 def test_a_model_that_always_disagrees_gets_no_certificate():
