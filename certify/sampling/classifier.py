@@ -102,6 +102,16 @@ class BaseClassifier:
         self.alone += 1
         return self._run(self.model, x)
 
+    def one_by_one(self, rows: Tensor) -> Tensor:
+        """Raw scores of rows (n, *shape), each evaluated by itself."""
+        return torch.cat([self._run(self.model, row[None]) for row in rows.to(self.device)])
+
+    def same_function(self, rows: Tensor, scores: Tensor) -> bool:
+        """Whether another process's ``scores`` of ``rows``, one by one, are these up to rounding."""
+        ours = self.one_by_one(rows)
+        unit = self.scale(ours).clamp_min(torch.finfo(ours.dtype).tiny)
+        return _difference(scores.to(ours), ours, unit) <= _LIMIT[self.dtype]
+
     def copies(self, count: int) -> list[BaseClassifier]:
         """``count`` classifiers that share nothing with this one, or [] where that cannot be had."""
         if not self._may_leave_its_thread():
@@ -125,7 +135,7 @@ class BaseClassifier:
         ``lanes`` are evaluated side by side. Raises NondeterministicModel where the same batch
         gives two answers or where batch mates change a row by more than rounding can explain.
         """
-        single = torch.cat([self._run(self.model, row[None]) for row in samples])
+        single = self.one_by_one(samples)
         scale = self.scale(single).clamp_min(torch.finfo(single.dtype).tiny)
         order = torch.arange(len(samples) - 1, -1, -1, device=samples.device)
         worst = 0.0

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from certify.errors import InvalidSetting, MissingExtra, WorkersLost
+from certify.errors import InvalidSetting, MissingExtra, NondeterministicModel, WorkersLost
 from certify.sampling.engine import Request, Sampler
 from certify.sampling.tally import Tally
 
@@ -81,6 +81,7 @@ class RaySampler:
         self._idle: deque[int] = deque()
         self._flying: dict[Any, tuple[int, list[_Cell]]] = {}
         self._deaths = 0
+        self._rows = torch.rand(8, *local.shape, generator=torch.Generator().manual_seed(0))
         self.batch_size = local.batch_size
 
     def __enter__(self) -> RaySampler:
@@ -148,9 +149,21 @@ class RaySampler:
                     lost.add(cell.position)
             return
         self._deaths = 0
+        if not group:
+            self._recognise(answer)
         self._idle.append(worker)
         for cell, row in zip(group, answer if group else (), strict=True):
             totals[cell.position] += row
+
+    def _recognise(self, scores: torch.Tensor) -> None:
+        """Raise where a new worker's model is another function: classes and settings are imported there."""
+        if not self.classifier.same_function(self._rows, scores):
+            raise NondeterministicModel(
+                "a worker's model answers otherwise than the model here",
+                why="a worker gets its weights and attributes, but imports its class: what was changed there "
+                "since, and other code on the worker's machine, make it another function",
+                remedy="keep what the forward pass reads in the model itself, or use --engine local",
+            )
 
     def _mourn(self, death: Exception) -> None:
         self._deaths += 1
@@ -194,7 +207,7 @@ class RaySampler:
     def _employ(self, worker: int) -> None:
         """Start the process of ``worker``; it is idle once it has answered."""
         self._actors[worker] = self._make.remote(self._model, self._plan)
-        self._flying[self._actors[worker].pid.remote()] = (worker, [])
+        self._flying[self._actors[worker].scores.remote(self._rows)] = (worker, [])
 
 
 @dataclass(frozen=True)
@@ -245,6 +258,10 @@ class _Worker:
 
     def pid(self) -> int:
         return os.getpid()
+
+    def scores(self, rows: torch.Tensor) -> torch.Tensor:
+        """What the model here answers to each row by itself."""
+        return self._sampler.classifier.one_by_one(rows).cpu()
 
     def counts(self, requests: list[Request]) -> np.ndarray:
         device = self._sampler.classifier.device

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from certify import Smoothed, Status
-from certify.errors import InvalidModel, InvalidSetting, MissingExtra, WorkersLost
+from certify.errors import InvalidModel, InvalidSetting, MissingExtra, NondeterministicModel, WorkersLost
 from certify.sampling.ray import RETRIES, RayEngine
 from certify.store import read_run, records_digest
 from certify.verification import verify
@@ -32,8 +32,11 @@ class RayTaskError(RayError):
 class FakeRay:
     """The handful of Ray calls the engine makes; ``deadly(requests)`` says which calls kill a worker."""
 
-    def __init__(self, deadly=lambda requests: False, cpus=8, seed=0, place="127.0.0.1"):
+    def __init__(
+        self, deadly=lambda requests: False, cpus=8, seed=0, place="127.0.0.1", there=lambda model: model
+    ):
         self.place = place
+        self.there = there  # what a model is in a worker's process
         self.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
         self.deadly, self.cpus, self.rng = deadly, cpus, random.Random(seed)
         self.calls, self.born, self.killed, self.up = [], 0, 0, False
@@ -60,14 +63,16 @@ class FakeRay:
         self.killed += 1
 
     def remote(self, **resources):
-        return lambda cls: SimpleNamespace(remote=lambda model, plan: self._actor(cls(model.value, plan)))
+        return lambda cls: SimpleNamespace(
+            remote=lambda model, plan: self._actor(cls(self.there(model.value), plan))
+        )
 
     def _actor(self, worker):
         self.born += 1
         state = SimpleNamespace(dead=False)
 
         def call(name, *args):
-            requests = args[0] if args else []
+            requests = args[0] if name == "counts" else []
             self.calls.append((name, [(r.id, r.start, r.count) for r in requests]))
             if state.dead or (requests and self.deadly(requests)):
                 state.dead = True
@@ -79,6 +84,7 @@ class FakeRay:
 
         return SimpleNamespace(
             pid=SimpleNamespace(remote=lambda: call("pid")),
+            scores=SimpleNamespace(remote=lambda rows: call("scores", rows)),
             counts=SimpleNamespace(remote=lambda requests: call("counts", requests)),
         )
 
@@ -137,6 +143,24 @@ def test_records_do_not_depend_on_the_engine(cluster, workers, mode):
     assert not fake.up, "a cluster that the engine started ends with the run"
     assert fake.options["_node_ip_address"] == "127.0.0.1"
     assert fake.options["address"] == "local", "never somebody else's cluster"
+
+
+def test_a_worker_whose_model_is_another_function_is_refused(cluster):
+    """Its class is imported there: what was changed in it here stays behind."""
+
+    def turned(model):
+        return torch.nn.Sequential(model, Negative()).eval()
+
+    fake = cluster(there=turned)
+    with pytest.raises(NondeterministicModel, match="worker"):
+        certify(RayEngine(workers=2))
+    assert not any(name == "counts" for name, _ in fake.calls)
+    assert not fake.up
+
+
+class Negative(torch.nn.Module):
+    def forward(self, x):
+        return -x
 
 
 def test_every_sample_is_drawn_exactly_once(cluster):
