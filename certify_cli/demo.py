@@ -52,7 +52,7 @@ def demo(
             "bound the network's risk by every theorem at hand",
             lambda: bounds_verb.bounds(run=out, weight_radius=2.0),
         ),
-        ("set theory beside measurement", lambda: compare_verb.compare(run=out)),
+        ("set theory beside measurement", lambda: compare_verb.compare(runs=[out])),
         ("write the report", lambda: report_verb.report(runs=[out])),
     )
     for number, (title, step) in enumerate(steps, start=1):
