@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from certify.noise import Noise
     from certify.sampling.classifier import BaseClassifier
 
-CPU_SIZES = (64, 128, 256, 512)
+CPU_SIZES = (64, 128, 256, 512, 2048)
 CUDA_SIZES = (256, 512, 1024, 2048, 4096)
 #: Stop trying larger batches once a single one takes this long: tuning must not cost the run.
 PATIENCE_S = 2.0
