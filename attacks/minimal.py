@@ -72,6 +72,26 @@ def bisect(problem: Problem, point: Tensor, *, steps: int = 24) -> Tensor:
     return torch.where(column(changed, x), _between(problem, point, high), point)
 
 
+def deepened(problem: Problem, point: Tensor, *, depths: int = 8) -> Tensor:
+    """``point`` moved on along its ray, up to the ball's surface, to where the margin is lowest.
+
+    A nearest point lies on the boundary, where rounding decides; the ball may have room behind it.
+    """
+    oracle, x = problem.oracle, problem.x
+    oracle.focus(problem.samples)
+    best, lowest = point, margin(oracle.scores(point), problem.y)
+    reach = problem.eps / norm(point - x, problem.p).clamp_min(1e-30)
+    for depth in range(1, depths + 1):
+        factor = 1 + (reach - 1).clamp_min(0.0) * depth / depths
+        # A hair less than the surface: the ball must hold the point after rounding, too.
+        there = clip(x + (point - x) * column(factor * (1 - 1e-6), x), problem.box)
+        value = margin(oracle.scores(there), problem.y)
+        lower = (value < lowest) & (reach > 1)
+        best, lowest = torch.where(column(lower, x), there, best), torch.where(lower, value, lowest)
+    oracle.focus(None)
+    return best
+
+
 def growing(problem: Problem, *, doublings: int = 14) -> Tensor:
     """APGD in balls that double until a point of another class is found; the input where none is."""
     scale = problem.box[1] - problem.box[0]

@@ -10,7 +10,7 @@ from torch import Tensor
 from attacks.apgd import apgd_ce, apgd_margin, apgd_targeted
 from attacks.fab import fab_targeted
 from attacks.losses import cross_entropy
-from attacks.minimal import minimal
+from attacks.minimal import deepened, minimal
 from attacks.pgd import pgd
 from attacks.problem import Problem
 from attacks.square import coordinate, square
@@ -75,7 +75,7 @@ def _second_look(p: float, search: Stage) -> tuple[Stage, ...]:
     and l_2 a search for the nearest point, each for a tenth to a third of the official four's cost.
     """
     if p != float("inf"):
-        return search, Stage("nearest", lambda q: minimal(q, starts=2, targets=3)[0])
+        return search, Stage("nearest", lambda q: deepened(q, minimal(q, starts=2, targets=3)[0]))
     return (
         search,  # before more random points are tried: what it breaks first hints at masked gradients
         Stage("apgd-ce-100x3", lambda q: apgd_ce(q, restarts=3, purpose="apgd-ce-again")),

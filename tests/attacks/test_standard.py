@@ -9,6 +9,8 @@ from torch import nn
 from attacks import Budget, Threat, attack
 from attacks.apgd import apgd_targeted
 from attacks.fab import fab_targeted
+from attacks.losses import margin
+from attacks.minimal import deepened, minimal
 from attacks.oracle import Oracle
 from attacks.problem import Problem
 from attacks.square import coordinate
@@ -229,3 +231,19 @@ def test_a_model_is_never_asked_about_nothing():
     for search in (apgd_targeted, fab_targeted, coordinate):
         everywhere = Problem.of(Oracle(strict, 6), x, y, eps=5.0, p=2.0, box=(0.0, 1.0), seed=0, classes=5)
         assert (model(search(everywhere)).argmax(1) != y).all()
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_a_nearest_point_is_moved_off_the_boundary_where_the_ball_has_room(p):
+    model, x = linear(3, 12), uniform(10, 12) * 0.2 + 0.4
+    y = model(x).argmax(1)
+    away = linear_distance(model, x, y, p)
+    roomy = torch.arange(10) % 2 == 0
+    eps = torch.where(roomy, 1.2 * away, 0.5 * away).double()
+    problem = Problem.of(Oracle(model, 10), x, y, eps=eps, p=p, box=(0.0, 1.0), seed=0, classes=3)
+    nearest = minimal(problem)[0]
+    deep = deepened(problem, nearest)
+    gained = margin(model(nearest), y) - margin(model(deep), y)
+    assert (gained[roomy] > 0.01).all()
+    assert torch.equal(deep[~roomy], nearest[~roomy]), "a point outside the ball stays where it is"
+    assert ((deep - x).flatten(1).norm(p=p, dim=1)[roomy] <= eps[roomy]).all()
