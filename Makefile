@@ -36,7 +36,7 @@ test-slow: env
 	$(BIN)/python -m pytest -m "slow and not gpu and not browser"
 
 soak: env
-	$(BIN)/python -m pytest -m soak --timeout 3600
+	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m soak --timeout 3600
 
 lint: env
 	$(BIN)/ruff check .
