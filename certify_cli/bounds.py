@@ -117,6 +117,11 @@ def _model_bounds(
     gap = None if test is None else analysis.deterministic_gap(network, train, test, delta)
     document = analysis.bounds_document(rows, gap)
     document |= {"data": train.name, "points": len(train), "weight_radius": weight_radius, "delta": delta}
+    if test is None:
+        document["left_out"] = (
+            f"bounds from held-out points, since nothing shows that {train.name} was not trained on; "
+            "give a run on a test file, and the training file with --data"
+        )
     if run is not None and opened is not None:
         residual = _residual_gap(opened, network, seed)
         with open_run(run, opened.stored.settings, opened.stored.guarantee) as store:
@@ -124,11 +129,6 @@ def _model_bounds(
             if residual is not None:
                 store.put_document("residual_gap", residual)
         document |= {} if residual is None else {"residual_gap": residual}
-    if test is None:
-        document["left_out"] = (
-            f"bounds from held-out points, since nothing shows that {train.name} was not trained on; "
-            "give a run on a test file, and the training file with --data"
-        )
     return document
 
 

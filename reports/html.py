@@ -43,6 +43,7 @@ def page(evidence: Evidence, figures: Mapping[str, Figure]) -> str:
             ledger_sentence=words.ledger_sentence(claims),
             violated=tables.violated_theorems(evidence),
             bounds=tables.bound_rows(evidence),
+            left_out=(evidence.documents.get("bounds") or {}).get("left_out"),
             gap_sentence=words.gap_sentence((evidence.documents.get("bounds") or {}).get("measured_gap")),
             cost=tables.cost(evidence),
             settings=flat(evidence.settings),

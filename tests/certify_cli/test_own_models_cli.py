@@ -102,6 +102,8 @@ def test_points_of_a_file_that_was_trained_on_are_no_held_out_points(cli, folder
 
     assert not from_held_out_points("--model", "of_own.pt")
     assert not from_held_out_points("runs/own.npz")
+    assert cli("report", "runs/own.npz").exit_code == 0
+    assert "Left out: bounds from held-out points" in (folder / "runs/own.npz/report.html").read_text()
     assert from_held_out_points("runs/other.npz")
     assert from_held_out_points("runs/own.npz", "--data", "other.npz"), "the user's word"
     assert not from_held_out_points("runs/other.npz", "--data", "other.npz")
