@@ -18,6 +18,7 @@ Meunier et al., ICML 2022 (gradient-step layers); arXiv 2307.12333 (the equation
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -135,7 +136,7 @@ def _bound(block: nn.Module) -> float:
     return block.lipschitz_upper()
 
 
-class _GradientStep(nn.Module):
+class _GradientStep(nn.Module, ABC):
     """What the dense and the convolutional block share: the step, the decay, the cap on |W|."""
 
     def __init__(self, step: float, decay: float) -> None:
@@ -148,9 +149,9 @@ class _GradientStep(nn.Module):
         with torch.no_grad():
             return gradient_step_upper(self.operator_upper(), self.step, self.decay)
 
+    @abstractmethod
     def operator_upper(self) -> float:
         """Certified upper bound on |W| for the weights in use."""
-        raise NotImplementedError
 
 
 class _DenseStep(_GradientStep):
