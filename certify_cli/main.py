@@ -22,9 +22,11 @@ from certify_cli import (
     verify,
 )
 from certify_cli.memory import keep_freed_memory
+from certify_cli.panels import Verbs, group_options
 
 app = typer.Typer(
     name="certify",
+    cls=Verbs,
     help="Prove, attack and bound claims about a neural network, and keep the evidence.",
     epilog="Start with: certify demo     Every verb explains itself: certify radius --help",
     no_args_is_help=True,
@@ -38,6 +40,7 @@ _VERBS = (
 )  # fmt: skip
 for _verb in _VERBS:
     _verb.register(app)
+group_options(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -55,7 +58,7 @@ def main() -> None:
     """Run the command; an interrupted run says how to go on."""
     keep_freed_memory()
     try:
-        app()
+        app(prog_name="certify")  # also for python -m certify_cli
     except KeyboardInterrupt:
         print("\ninterrupted; what was proved is kept, the same command goes on from here", file=sys.stderr)
         sys.exit(130)

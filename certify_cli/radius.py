@@ -34,8 +34,17 @@ def radius(
     limit: common.Limit = None,
     skip: common.Skip = 0,
     data_root: common.DataRoot = None,
-    mode: Annotated[str, typer.Option("--mode", help="radius, grid, decide or fixed.")] = "radius",
-    scores: Annotated[str, typer.Option("--scores", help="votes, soft or distribution.")] = "votes",
+    mode: Annotated[
+        str,
+        typer.Option(
+            "--mode",
+            help="radius (any number), grid (multiples of --step), decide (--radius: yes or no) or "
+            "fixed (--n0 and --n samples).",
+        ),
+    ] = "radius",
+    scores: Annotated[
+        str, typer.Option("--scores", help="votes, or mean softmax scores: soft, distribution.")
+    ] = "votes",
     alpha: Annotated[float, typer.Option("--alpha", help="Probability that a certificate is wrong.")] = 0.001,
     n_max: Annotated[int, typer.Option("--n-max", help="Most samples spent on one input.")] = 100_000,
     slack: Annotated[
@@ -63,7 +72,8 @@ def radius(
         float | None, typer.Option("--grid", help="Step of the input lattice. Default: the checkpoint's.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Run directory. Default: runs/<model>-<settings>.")
+        Path | None,
+        typer.Option("--out", help="Run directory; a run that is there goes on. Default: runs/<model>-..."),
     ] = None,
     seed: common.Seed = 0,
     device: common.Device = "auto",

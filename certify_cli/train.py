@@ -24,7 +24,9 @@ def train(
         str, typer.Option("--arch", help="Architecture: a name (see --list), or module:factory.")
     ] = "convection-diffusion",
     data: Annotated[str, typer.Option("--data", help="Data set name, .npz file or image folder.")] = "digits",
-    out: Annotated[Path | None, typer.Option("--out", help="Checkpoint to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Checkpoint to write: FILE.pt or FILE.safetensors.")
+    ] = None,
     sigma: Annotated[
         float, typer.Option("--sigma", "-s", help="Noise the model will be certified under.")
     ] = 0.25,

@@ -1,0 +1,102 @@
+"""How the options of a long verb are grouped in its help, and what stands for their types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+_FOREIGN = ("arch", "arch_args", "trust")
+_ELSEWHERE = "Models from elsewhere"
+
+#: Verb -> panel -> names of its options in the code, in the order in which they are read.
+PANELS: dict[str, dict[str, tuple[str, ...]]] = {
+    "train": {
+        "Network and data": ("arch", "arch_args", "data", "data_root", "download", "limit", "listing"),
+        "Noise and regulariser": ("sigma", "regulariser", "options"),
+        "Optimisation": ("epochs", "lr", "batch_size", "optimizer", "weight_decay", "seed", "device"),
+        "Output": ("out", "as_json", "help"),
+    },
+    "plan": {
+        "Model and inputs": ("model", "data", "split", "inputs", "data_root"),
+        "Noise": ("sigma", "noise", "grid"),
+        "Statistics": ("alpha", "n_max", "at", "step"),
+        "Pilot and machine": ("pilot", "pilot_samples", "hours", "seed", "device"),
+        _ELSEWHERE: _FOREIGN,
+        "Output": ("as_json", "help"),
+    },
+    "radius": {
+        "Model and inputs": ("model", "data", "split", "limit", "skip", "data_root"),
+        "Noise and norm": ("sigma", "norm", "noise", "grid"),
+        "Statistics": (
+            "mode", "slack", "step", "at", "n0", "n", "correction", "scores", "alpha", "n_max", "seed",
+        ),
+        "Output and requirements": ("out", "require", "challenge", "formulas", "as_json", "help"),
+        "Machine": ("device", "dtype", "compiled", "batch_size", "shard", "engine", "workers", "address"),
+        _ELSEWHERE: _FOREIGN,
+    },
+    "attack": {
+        "Model and inputs": ("model", "base", "data", "split", "limit", "skip", "data_root"),
+        "Attack": ("preset", "norm", "eps", "seed", "device"),
+        _ELSEWHERE: _FOREIGN,
+        "Output": ("as_json", "help"),
+    },
+    "bounds": {
+        "Model and data": ("model", "data", "data_root"),
+        "Bounds": ("delta", "points", "draws", "weight_radius", "pac_bayes", "seed"),
+        _ELSEWHERE: _FOREIGN,
+        "Output": ("as_json", "help"),
+    },
+    "verify": {
+        "Check": ("level", "model", "as_json", "help"),
+        "Fresh samples (level 3)": ("subset", "samples", "seed", "data_root", "device"),
+        _ELSEWHERE: _FOREIGN,
+    },
+}  # fmt: skip
+
+
+class Verbs(TyperGroup):
+    """The command itself: its own options say their types as the verbs' do."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _with_types(super().get_params(ctx))
+
+
+def group_options(app: typer.Typer) -> None:
+    """Give every verb of ``app`` its panels; a verb without any keeps one list."""
+    for verb in app.registered_commands:
+        verb.cls = _command(PANELS.get(verb.name or "", {}))
+
+
+def _command(panels: dict[str, tuple[str, ...]]) -> type[TyperCommand]:
+    """A command whose help has these panels; what they leave out comes first, under "Options"."""
+    place = {name: (order, panel) for order, (panel, name) in enumerate(_pairs(panels))}
+
+    class Grouped(TyperCommand):
+        def get_params(self, ctx: Any) -> list[Any]:
+            found = _with_types(super().get_params(ctx))
+            for option in found:
+                if option.param_type_name == "option":
+                    option.rich_help_panel = place.get(option.name, (0, None))[1]
+            return sorted(found, key=lambda p: place.get(p.name, (-1, None))[0])
+
+    return Grouped
+
+
+def _pairs(panels: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
+    return [(panel, name) for panel, names in panels.items() for name in names]
+
+
+def _with_types(parameters: list[Any]) -> list[Any]:
+    """The same; a flag takes no value, and an option that may be repeated takes one at a time."""
+    for option in parameters:
+        if option.param_type_name != "option" or option.metavar is not None:
+            continue
+        if option.is_flag:
+            option.metavar = ""
+        elif option.multiple:
+            option.metavar = "<str>"
+        elif getattr(option, "min", None) is not None:
+            option.metavar = "<int>"  # the range itself stands beside it
+    return parameters
