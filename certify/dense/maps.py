@@ -15,6 +15,8 @@ from certify.errors import CorruptRun
 IGNORE = -100
 #: The class of a pixel where nothing was proved.
 ABSTAIN = -1
+#: Most classes that the stored maps can tell apart (16 bits per pixel), and most votes (32 bits).
+MOST_CLASSES, MOST_VOTES = 1 << 16, (1 << 32) - 1
 #: Largest side of the picture that is kept for reports.
 PREVIEW_SIDE = 256
 #: Under which name a run keeps an image's maps, and the key of their hash among a record's details.

@@ -22,6 +22,7 @@ import numpy as np
 
 from certify.bounds import check_alpha
 from certify.dense.correction import holm, p_values, simultaneous_lower
+from certify.dense.maps import MOST_VOTES
 from certify.errors import InvalidCounts, InvalidSetting
 from certify.geometry import Geometry
 from certify.sequential.boundaries import whole
@@ -66,7 +67,12 @@ class PixelTests:
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
         whole(self.n0, "n0")
-        whole(self.n, "n")
+        if whole(self.n, "n") > MOST_VOTES:
+            raise InvalidSetting(
+                f"n = {self.n:,} samples per image cannot be counted",
+                why=f"the maps hold a pixel's votes in 32 bits, which count to {MOST_VOTES:,}",
+                remedy="use fewer samples: a radius grows only with the logarithm of n",
+            )
 
     def settings(self) -> dict[str, Any]:
         """Every number that defines the plan, as JSON types."""

@@ -20,7 +20,7 @@ from certify.arguments import check_batch_size, check_ids, check_sigma, declared
 from certify.bounds import check_alpha
 from certify.contract import check_inputs, check_model
 from certify.data.dataset import Dataset
-from certify.dense.maps import ABSTAIN, PixelMaps
+from certify.dense.maps import ABSTAIN, MOST_CLASSES, PixelMaps
 from certify.dense.procedure import PixelTests, make_pixel_tests
 from certify.dense.run import SegmentationRun
 from certify.dense.votes import BaseSegmenter, PixelVotes, choose_batch_size
@@ -78,6 +78,12 @@ class SmoothedSegmentation:
         self.num_classes, self.grid, self.bounds = declared(
             model, data, num_classes=num_classes, grid=grid, bounds=bounds
         )
+        if self.num_classes > MOST_CLASSES:
+            raise InvalidSetting(
+                f"a segmenter of {self.num_classes:,} classes cannot be certified",
+                why=f"the maps hold a pixel's class in 16 bits, which tell {MOST_CLASSES:,} apart",
+                remedy="merge classes, or certify a segmenter of fewer",
+            )
         self.noise: Noise = make_noise(noise, sigma=self.sigma, grid=self.grid, bounds=self.bounds)
         self.norm = norm_name(parse_norm(norm))
         self.model = model

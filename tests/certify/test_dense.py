@@ -271,6 +271,22 @@ def test_a_segmenter_is_no_classifier_and_the_other_way_round():
         certify.SmoothedSegmentation(net, 0.25)
 
 
+def test_classes_and_votes_that_the_maps_cannot_hold_are_refused():
+    """Class 65 535 is the last one that 16 bits hold; one more would come back as class 0."""
+
+    def last(classes):
+        return lambda x: torch.cat([x.new_zeros(len(x), classes - 1, 1, 2), x * 0 + 1], dim=1)
+
+    maps = smoothed(last(1 << 16), num_classes=1 << 16).certify(torch.zeros(1, 1, 1, 2), n0=4, n=40)[0].maps
+    assert maps.certified.all()
+    assert maps.classes.tolist() == [[65_535, 65_535]]
+    with pytest.raises(InvalidSetting, match="65,537 classes"):
+        smoothed(last((1 << 16) + 1), num_classes=(1 << 16) + 1)
+    with pytest.raises(InvalidSetting, match="cannot be counted"):
+        make_pixel_tests(GaussianBall(1.0, 2.0, 4), n=1 << 32)
+    assert make_pixel_tests(GaussianBall(1.0, 2.0, 4), n=(1 << 32) - 1).n == 4_294_967_295
+
+
 # -- noise, scores --------------------------------------------------------------------------
 
 
