@@ -49,6 +49,10 @@ def train(
     ] = None,
     weight_decay: Annotated[float, typer.Option("--weight-decay", help="Of the optimizer.")] = 0.0,
     optimizer: Annotated[str, typer.Option("--optimizer", help="adam or sgd.")] = "adam",
+    nesterov: Annotated[bool, typer.Option("--nesterov", help="Nesterov's momentum, for sgd.")] = False,
+    schedule: Annotated[
+        str, typer.Option("--schedule", help="Learning rate: cosine (down to 0) or constant.")
+    ] = "cosine",
     limit: common.Limit = None,
     data_root: common.DataRoot = None,
     download: Annotated[
@@ -94,6 +98,8 @@ def train(
             batch_size=batch_size,
             optimizer=optimizer,
             weight_decay=weight_decay,
+            nesterov=nesterov,
+            schedule=schedule,
             seed=seed,
             device=common.pick_device(device),
             progress=report,

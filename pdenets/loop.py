@@ -19,10 +19,12 @@ from pdenets.regularisers import Regulariser
 GRADIENT_CLIP = 5.0
 #: So many non-finite steps in a row end the training.
 PATIENCE = 20
+#: How the learning rate runs: down to 0 along half a cosine, or not at all.
+SCHEDULES = ("cosine", "constant")
 
 
 class Loop:
-    """Runs epochs of one training. ``settings`` gives lr, epochs, batch_size and seed.
+    """Runs epochs of one training. ``settings`` gives lr, schedule, epochs, batch_size and seed.
 
     Batches, noise and dropout of an epoch depend on (seed, epoch) and on nothing that
     happened before, which is what lets an interrupted training continue exactly.
@@ -41,7 +43,7 @@ class Loop:
     ) -> None:
         self.model, self.optimizer, self.regulariser, self.data = model, optimizer, regulariser, data
         self.lr, self.epochs, self.seed = settings["lr"], settings["epochs"], settings["seed"]
-        self.batch_size, self.group = settings["batch_size"], group
+        self.batch_size, self.schedule, self.group = settings["batch_size"], settings["schedule"], group
         self.progress = progress if group.leads else None
         self.device = next(model.parameters()).device
         self.steps = math.ceil(len(data) / self.batch_size)
@@ -89,8 +91,10 @@ class Loop:
             )
 
     def _set_rate(self, step: int) -> None:
-        """Cosine schedule from ``lr`` at the first step to 0 after the last."""
-        rate = self.lr * (1 + math.cos(math.pi * step / (self.epochs * self.steps))) / 2
+        """Cosine from ``lr`` at the first step to 0 after the last, or ``lr`` throughout."""
+        rate = self.lr
+        if self.schedule == "cosine":
+            rate *= (1 + math.cos(math.pi * step / (self.epochs * self.steps))) / 2
         for part in self.optimizer.param_groups:
             part["lr"] = rate
 

@@ -26,7 +26,7 @@ from certify.data.dataset import Dataset
 from certify.errors import ArchitectureMismatch, CertifyError, InvalidSetting, RunNotWritable
 from pdenets.defaults import defaults_for
 from pdenets.distributed import local_device, process_group
-from pdenets.loop import Loop
+from pdenets.loop import SCHEDULES, Loop
 from pdenets.progress import Progress
 from pdenets.regularisers import noisy
 from pdenets.regularisers import regulariser as build_regulariser
@@ -76,6 +76,8 @@ def train(
     batch_size: int | None = None,
     optimizer: str = "adam",
     weight_decay: float = 0.0,
+    nesterov: bool = False,
+    schedule: str = "cosine",
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Callable[[Progress], None] | None = None,
@@ -86,7 +88,9 @@ def train(
     takes beside the shapes. ``sigma`` is the standard deviation s of the noise the
     network will be certified under. ``regulariser`` (see ``pdenets.regularisers``)
     defaults to "diffusion" for time-dependent networks, else to "gaussian" ("none" at
-    sigma 0); what is left out comes from ``pdenets.defaults``. Without ``val_data`` a twentieth of the
+    sigma 0). ``optimizer`` is "adam" or "sgd" with momentum .9, in Nesterov's form with
+    ``nesterov``; ``schedule`` takes ``lr`` down to 0 as a "cosine" or keeps it "constant".
+    What is left out comes from ``pdenets.defaults``. Without ``val_data`` a twentieth of the
     training set is held out. Nothing is written at ``out`` until training is done; an
     unfinished training is resumed from its state file. Under torchrun the processes
     share every batch (``pdenets.distributed``) and the first one writes.
@@ -103,7 +107,8 @@ def train(
     epochs = row.epochs if epochs is None else epochs
     lr = row.lr if lr is None else lr
     batch_size = row.batch_size if batch_size is None else batch_size
-    _check(train_data, epochs=epochs, lr=lr, batch_size=batch_size, optimizer=optimizer)
+    _check(train_data, epochs=epochs, lr=lr, batch_size=batch_size)
+    _check_steps(optimizer=optimizer, nesterov=nesterov, schedule=schedule)
     _check_out(out)
     if val_data is None:
         train_data, val_data = hold_out(train_data, seed=seed)
@@ -117,14 +122,15 @@ def train(
         settings = {
             "architecture": arch, "arguments": arguments, "regulariser": name, "options": options,
             "sigma": sigma, "diffusion_sigma": sigma / math.sqrt(2), "epochs": epochs, "lr": lr,
-            "batch_size": batch_size, "optimizer": optimizer, "weight_decay": weight_decay, "seed": seed,
-            "processes": group.size, "data": train_data.digest(),
+            "batch_size": batch_size, "optimizer": optimizer, "weight_decay": weight_decay,
+            "nesterov": nesterov, "schedule": schedule, "seed": seed, "processes": group.size,
+            "data": train_data.digest(),
         }  # fmt: skip
         # What could not be written at the end is refused before the first step.
         encode(_header(train_data, arch, arguments, settings))
         loop = Loop(
             model,
-            _optimizer(model, optimizer, weight_decay),
+            _optimizer(model, optimizer, weight_decay, nesterov),
             build_regulariser(name, sigma=sigma, **options),
             train_data,
             settings=settings,
@@ -241,10 +247,12 @@ def _header(data: Dataset, arch: str, arguments: dict[str, Any], record: dict[st
     )  # fmt: skip
 
 
-def _optimizer(model: nn.Module, name: str, weight_decay: float) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, name: str, weight_decay: float, nesterov: bool) -> torch.optim.Optimizer:
     # The rate is set before every step, so the value given here is never used.
     if name == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=weight_decay)
+        return torch.optim.SGD(
+            model.parameters(), lr=0.1, momentum=0.9, weight_decay=weight_decay, nesterov=nesterov
+        )
     return torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=weight_decay)
 
 
@@ -265,16 +273,31 @@ def _check_out(out: Path) -> None:
         )
 
 
-def _check(data: Dataset, *, epochs: int, lr: float, batch_size: int, optimizer: str) -> None:
+def _check(data: Dataset, *, epochs: int, lr: float, batch_size: int) -> None:
     if epochs < 1 or batch_size < 1 or not (math.isfinite(lr) and lr > 0) or len(data) < 2:
         raise InvalidSetting(
             f"epochs = {epochs}, batch size = {batch_size}, lr = {lr} on {len(data)} inputs is no training",
             why="epochs and batch size must be at least 1, lr positive, and there must be two inputs",
             remedy="leave these settings out to use the defaults of the data set",
         )
+
+
+def _check_steps(*, optimizer: str, nesterov: bool, schedule: str) -> None:
     if optimizer not in ("adam", "sgd"):
         raise InvalidSetting(
             f"optimizer {optimizer!r} is unknown",
             why="training uses adam or sgd (momentum .9)",
             remedy="choose one of the two",
+        )
+    if nesterov and optimizer != "sgd":
+        raise InvalidSetting(
+            f"optimizer {optimizer!r} has no Nesterov form here",
+            why="Nesterov's step is a variant of momentum, which only sgd uses",
+            remedy="use optimizer sgd, or leave nesterov out",
+        )
+    if schedule not in SCHEDULES:
+        raise InvalidSetting(
+            f"schedule {schedule!r} is unknown",
+            why=f"the learning rate follows one of {', '.join(SCHEDULES)}",
+            remedy="choose one of these",
         )

@@ -149,6 +149,28 @@ def test_a_non_finite_step_is_skipped_and_counted(exploding, moons, tmp_path):
     assert all(t.isfinite().all() for t in tensors.values())
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_a_constant_rate_and_nesterov_momentum_are_the_textbook_recursion(moons, tmp_path, nesterov):
+    lr, decay, momentum, epochs = 0.05, 0.01, 0.9, 6
+    net = {"arch": "mlp", "sigma": 0.0, "regulariser": "none", "batch_size": 120}
+    settings = net | {"optimizer": "sgd", "lr": lr, "weight_decay": decay, "schedule": "constant"}
+    train(moons, moons, **settings, nesterov=nesterov, epochs=epochs, out=tmp_path / "net.pt")
+    found = certify.load(tmp_path / "net.pt").state_dict()
+    train(moons, moons, **settings | {"lr": 1e-30}, epochs=1, out=tmp_path / "start.pt")
+    model = certify.load(tmp_path / "start.pt").train()
+    velocity = [torch.zeros_like(p) for p in model.parameters()]
+    for _ in range(epochs):
+        model.zero_grad()
+        torch.nn.functional.cross_entropy(model(moons.x), moons.y).backward()
+        with torch.no_grad():
+            for p, v in zip(model.parameters(), velocity, strict=True):
+                gradient = p.grad + decay * p
+                v.mul_(momentum).add_(gradient)
+                p -= lr * (gradient + momentum * v if nesterov else v)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+
+
 def test_persisting_non_finite_steps_stop_training_and_leave_no_checkpoint(exploding, moons, tmp_path):
     exploding.bad = 10**6
     with pytest.raises(TrainingDiverged, match="in a row"):
@@ -157,7 +179,9 @@ def test_persisting_non_finite_steps_stop_training_and_leave_no_checkpoint(explo
     assert not (tmp_path / "net.pt").exists()
 
 
-@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"epochs": -3}, {"optimizer": "lbfgs"}])
+@pytest.mark.parametrize(
+    "bad", [{"lr": -1.0}, {"epochs": -3}, {"optimizer": "lbfgs"}, {"schedule": "linear"}, {"nesterov": True}]
+)
 def test_settings_no_training_can_have_are_refused(moons, tmp_path, bad):
     with pytest.raises(InvalidSetting):
         train(moons, **{**QUICK, **bad}, out=tmp_path / "net.pt")
