@@ -51,7 +51,7 @@ def train(
     optimizer: Annotated[str, typer.Option("--optimizer", help="adam or sgd.")] = "adam",
     nesterov: Annotated[bool, typer.Option("--nesterov", help="Nesterov's momentum, for sgd.")] = False,
     schedule: Annotated[
-        str, typer.Option("--schedule", help="Learning rate: cosine (down to 0) or constant.")
+        str, typer.Option("--schedule", help="Learning rate: cosine (down to 0), steps or constant.")
     ] = "cosine",
     limit: common.Limit = None,
     data_root: common.DataRoot = None,

@@ -19,8 +19,10 @@ from pdenets.regularisers import Regulariser
 GRADIENT_CLIP = 5.0
 #: So many non-finite steps in a row end the training.
 PATIENCE = 20
-#: How the learning rate runs: down to 0 along half a cosine, or not at all.
-SCHEDULES = ("cosine", "constant")
+#: How the learning rate runs: down to 0 along half a cosine, by fifths, or not at all.
+SCHEDULES = ("cosine", "steps", "constant")
+#: Shares of a training after which the schedule "steps" takes a fifth: epochs 60, 120 and 160 of 200.
+MILESTONES = (0.3, 0.6, 0.8)
 
 
 class Loop:
@@ -91,10 +93,12 @@ class Loop:
             )
 
     def _set_rate(self, step: int) -> None:
-        """Cosine from ``lr`` at the first step to 0 after the last, or ``lr`` throughout."""
-        rate = self.lr
+        """Cosine from ``lr`` at the first step to 0 after the last; fifths; or ``lr`` throughout."""
+        rate, total = self.lr, self.epochs * self.steps
         if self.schedule == "cosine":
-            rate *= (1 + math.cos(math.pi * step / (self.epochs * self.steps))) / 2
+            rate *= (1 + math.cos(math.pi * step / total)) / 2
+        elif self.schedule == "steps":
+            rate *= 0.2 ** sum(step / total >= milestone for milestone in MILESTONES)
         for part in self.optimizer.param_groups:
             part["lr"] = rate
 

@@ -89,7 +89,8 @@ def train(
     network will be certified under. ``regulariser`` (see ``pdenets.regularisers``)
     defaults to "diffusion" for time-dependent networks, else to "gaussian" ("none" at
     sigma 0). ``optimizer`` is "adam" or "sgd" with momentum .9, in Nesterov's form with
-    ``nesterov``; ``schedule`` takes ``lr`` down to 0 as a "cosine" or keeps it "constant".
+    ``nesterov``; ``schedule`` takes ``lr`` down to 0 as a "cosine", by fifths after 30, 60 and
+    80 % of the epochs ("steps"), or keeps it "constant".
     What is left out comes from ``pdenets.defaults``. Without ``val_data`` a twentieth of the
     training set is held out. Nothing is written at ``out`` until training is done; an
     unfinished training is resumed from its state file. Under torchrun the processes

@@ -171,6 +171,28 @@ def test_a_constant_rate_and_nesterov_momentum_are_the_textbook_recursion(moons,
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
 
 
+def test_the_rates_of_a_schedule(moons, tmp_path, monkeypatch):
+    rates = {}
+    for schedule in ("cosine", "steps", "constant"):
+        seen = rates[schedule] = []
+        step = torch.optim.SGD.step
+
+        def watched(self, *args, seen=seen, step=step):
+            seen.append(self.param_groups[0]["lr"])
+            return step(self, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.optim.SGD, "step", watched)
+            settings = {"arch": "linear", "sigma": 0.0, "optimizer": "sgd", "lr": 0.5, "schedule": schedule}
+            train(moons, moons, **settings, epochs=10, batch_size=60, out=tmp_path / f"{schedule}.pt")
+    assert rates["constant"] == [0.5] * 20
+    # Epochs 4, 7 and 9 of ten begin after 30, 60 and 80 %; an epoch is two steps.
+    assert rates["steps"] == pytest.approx([0.5] * 6 + [0.1] * 6 + [0.02] * 4 + [0.004] * 4)
+    assert rates["cosine"][0] == 0.5
+    assert rates["cosine"][10] == pytest.approx(0.25)
+    assert rates["cosine"] == sorted(rates["cosine"], reverse=True)
+
+
 def test_persisting_non_finite_steps_stop_training_and_leave_no_checkpoint(exploding, moons, tmp_path):
     exploding.bad = 10**6
     with pytest.raises(TrainingDiverged, match="in a row"):
