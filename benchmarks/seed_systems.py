@@ -2,8 +2,8 @@
 
     python benchmarks/seed_systems.py [--only segmentation,digits,...] [--seeds 2] [--data-root DIR]
 
-Sections: segmentation (inverse evolution layers), dense (certified pixels), mnist-trio and stability (Global
-layer), digits (quasi-linear networks), moons (Neural ODE), burgers (physics-informed
+Sections: segmentation (inverse evolution layers), dense (certified pixels), mnist-trio, its variants and
+stability (Global layer), digits (quasi-linear networks), moons (Neural ODE), burgers (physics-informed
 networks), image (sine networks), regularisers (what each does to accuracy, certificates
 and attacks on MNIST), certified (every system through train, certify, attack). Each
 section replaces its part of results/seed_systems.json and leaves the others.
@@ -19,14 +19,24 @@ import time
 from pathlib import Path
 
 from common import RESULTS, machine, table, write
-from seeds import certified, continuous, dense, global_layer, quasi_linear, regularisers, segmentation
+from seeds import (
+    certified,
+    continuous,
+    dense,
+    global_layer,
+    mnist_trio,
+    quasi_linear,
+    regularisers,
+    segmentation,
+)
 
 from certify.errors import CertifyError
 
 SECTIONS = {
     "segmentation": segmentation.run,
     "dense": dense.run,
-    "mnist-trio": global_layer.run,
+    "mnist-trio": mnist_trio.run,
+    "mnist-trio-variants": mnist_trio.variants,
     "stability": global_layer.stability,
     "digits": quasi_linear.run,
     "moons": continuous.moons,
