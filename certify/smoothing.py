@@ -298,14 +298,14 @@ class Smoothed:
     def _sampler(
         self, examples: Tensor, *, seed: int, purpose: str, procedure: Procedure | None = None
     ) -> Sampler:
-        """The engine for inputs like ``examples``; probes the model once."""
+        """The engine for inputs like ``examples``; probes the model once per way torch computes."""
         examples = examples if self.reduced is None else self.reduced.project(examples)
         if self.batch_size is None:
             self.batch_size = choose_batch_size(self._view, self.noise, examples)
         if self._lanes is None:
             self._lanes = choose_lanes(self._view, self.noise, examples[0], self.batch_size)
         lanes = self._view.copies(self._lanes) if self._lanes > 1 else []
-        if self.probe is None:
+        if self.probe is None or not self.probe.holds(self.device):
             rows = torch.cat([self.noisy(row, 4, seed=seed, id=0) for row in examples])
             self.probe = self._view.probe(rows, tuple(sorted({7, 32, self.batch_size})), lanes=lanes)
             warn_of_probabilities(self._view.logits(rows))

@@ -7,7 +7,6 @@ is proved, and why for all pixels together: ``certify.dense.procedure``.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,7 +26,14 @@ from certify.dense.votes import BaseSegmenter, PixelVotes, choose_batch_size
 from certify.dense.work import Work
 from certify.errors import InvalidInput, InvalidSetting
 from certify.geometry import make_geometry, norm_name, parse_norm
-from certify.identity import refuse_changed, weights_digest, with_callers
+from certify.identity import (
+    function_contents,
+    named,
+    of_function,
+    refuse_changed,
+    weights_digest,
+    with_callers,
+)
 from certify.noise import Noise, make_noise
 from certify.records import Record, Run
 from certify.sampling.classifier import Probe
@@ -216,22 +222,18 @@ class SmoothedSegmentation:
 
     def identity(self, shape: Sequence[int]) -> dict[str, Any]:
         """Which function is certified: its weights' digest, its class, its classes at a few fixed pixels."""
-        from certify.checkpoints import model_digest
-
         generator = torch.Generator().manual_seed(0)
         low, high = self.bounds or (-1.0, 1.0)
         points = low + (high - low) * torch.rand(_PROBES, *shape, generator=generator)
+        made_of = function_contents(self.model)
         found = self.plain(points).reshape(_PROBES, -1)
         pixels = np.linspace(0, found.shape[1] - 1, _PROBED_PIXELS).astype(int)
-        text = " ".join(map(str, found[:, pixels].ravel().tolist()))
-        model: Any = self.model
-        module = isinstance(model, torch.nn.Module)
-        kind = type(model) if module or not hasattr(model, "__qualname__") else model
-        return {
-            "digest": model_digest(model) if module else None,
-            "function": f"{kind.__module__}.{kind.__qualname__}",
-            "labels": hashlib.sha256(text.encode()).hexdigest(),
-        }
+        scores = None
+        if made_of is not None:
+            scores = torch.cat([self.classifier.logits_alone(row[None].to(self.device)) for row in points])
+        return named(self.model, found[:, pixels].ravel().tolist()) | of_function(
+            self.model, made_of, scores, self.classifier.rounding
+        )
 
     def guarantee(self, procedure: PixelTests) -> str:
         """The certificate in one paragraph: what holds, where, and with which probability."""
@@ -268,11 +270,11 @@ class SmoothedSegmentation:
             self.probe = None
 
     def _sampler(self, x: Tensor, *, seed: int, purpose: str) -> Sampler:
-        """The engine for images like ``x``; probes the model once per image size."""
+        """The engine for images like ``x``; probes the model once per image size and way torch computes."""
         refuse_changed(self.model, self._made_of)
         if self.batch_size is None:
             self.batch_size = choose_batch_size(self.classifier, self.noise, x[0])
-        if self.probe is None:
+        if self.probe is None or not self.probe.holds(self.device):
             # Every row is evaluated a dozen times: fewer of large images.
             copies = 4 if self.num_classes * x[0, 0].numel() <= _LARGE else 1
             rows = torch.cat([self.noisy(row, copies, seed=seed, id=0) for row in x[:2]])

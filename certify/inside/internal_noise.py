@@ -103,7 +103,7 @@ class SmoothedInside(Smoothed):
         self, examples: Tensor, *, seed: int, purpose: str, procedure: Procedure | None = None
     ) -> Sampler:
         size = self.batch_size = self.batch_size or BATCH_SIZE
-        if self.probe is None:
+        if self.probe is None or not self.probe.holds(self.device):
             noisy = torch.cat([self.noisy(row, 4, seed=seed, id=0) for row in examples])
             self.probe = self.classifier.probe(noisy, tuple(sorted({7, 32, size})))
         return Sampler(

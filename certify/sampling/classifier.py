@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from certify.contract import check_model, check_output
 from certify.errors import InvalidSetting, NondeterministicModel
+from certify.sampling.arithmetic import arithmetic
 from certify.sampling.lanes import independent_copy, run_in_lanes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
@@ -39,6 +40,12 @@ class Probe:
     tolerance: float
     samples: int
     batch_sizes: tuple[int, ...]
+    #: Settings of the process under which this was measured (``certify.sampling.arithmetic``).
+    arithmetic: tuple[tuple[str, str], ...] = ()
+
+    def holds(self, device: torch.device) -> bool:
+        """Whether torch still computes as it did then: autocast, TF32, precision, threads and the like."""
+        return self.arithmetic == arithmetic(device)
 
 
 class BaseClassifier:
@@ -110,7 +117,12 @@ class BaseClassifier:
         """Whether another process's ``scores`` of ``rows``, one by one, are these up to rounding."""
         ours = self.one_by_one(rows)
         unit = self.scale(ours).clamp_min(torch.finfo(ours.dtype).tiny)
-        return _difference(scores.to(ours), ours, unit) <= _LIMIT[self.dtype]
+        return _difference(scores.to(ours), ours, unit) <= self.rounding
+
+    @property
+    def rounding(self) -> float:
+        """The most that rounding explains between two evaluations, relative to the largest score."""
+        return _LIMIT[self.dtype]
 
     def copies(self, count: int) -> list[BaseClassifier]:
         """``count`` classifiers that share nothing with this one, or [] where that cannot be had."""
@@ -155,14 +167,14 @@ class BaseClassifier:
                 if self._may_leave_its_thread():
                     found += _side_by_side(lanes or (self,), batch, size)
                 worst = max(worst, *(_difference(scores, expected, unit) for scores in found))
-        if worst > _LIMIT[self.dtype]:
+        if worst > self.rounding:
             raise NondeterministicModel(
                 f"the model's scores change by {worst:.1e} (relative) with the rest of the batch",
                 why="each input must be classified independently of its batch mates",
                 remedy="use evaluation-mode normalisation; no statistics may be taken over the batch",
             )
         self.tolerance = max(_FLOOR[self.dtype], SAFETY * worst)
-        return Probe(worst, self.tolerance, len(samples), batch_sizes)
+        return Probe(worst, self.tolerance, len(samples), batch_sizes, arithmetic(self.device))
 
     def _may_leave_its_thread(self) -> bool:
         # Autocast holds for the thread that switched it on only.

@@ -87,7 +87,10 @@ class RunStore:
             with explained(self.path):
                 create(db, binding, self._run, self.guarantee)
                 rows = read_rows(db, self.path)
-            run_settings.refuse_difference(str(self.path), rows.binding, binding)
+            begun = [session.get("command") for session in rows.sessions[:1]]
+            run_settings.refuse_difference(str(self.path), rows.binding, binding, command=(*begun, None)[0])
+            unread = (binding.get("model") or {}).get("unchecked", ())
+            run_settings.refuse_other_scores(str(self.path), rows.sessions, recorded, unread)
             if rows.guarantee != self.guarantee:
                 raise RunConflict(
                     f"{self.path} was promised another guarantee",

@@ -41,6 +41,7 @@ def merge(
         run_settings.refuse_difference(
             f"{first.path}, unlike {other.path},", binding, run_settings.split(other.settings)[0]
         )
+        run_settings.refuse_other_scores(str(other.path), other.sessions, recorded, ())
         if other.guarantee != first.guarantee:
             raise RunConflict(
                 f"{first.path} and {other.path} were promised different guarantees",

@@ -8,6 +8,7 @@ influence a record is *recorded* with the session that used it, and may differ:
 - ``command`` (how this session was started)
 - ``versions.python``
 - ``model.path_name`` (the weights' digest is binding, their place on the disk is not)
+- ``model.scores`` (of a plain function on fixed inputs: compared up to rounding, not bit by bit)
 - ``data.limit``, ``data.skip``, ``data.root`` (which inputs a session visits: a run may
   grow, and shards visit different inputs; every input's own record is the same)
 
@@ -18,7 +19,8 @@ they decide the last bits of a logit, and so which classifier is certified.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from certify.canonical import canonical, sha256_text
@@ -29,10 +31,21 @@ RECORDED = (
     "command",
     "versions.python",
     "model.path_name",
+    "model.scores",
     "data.limit",
     "data.skip",
     "data.root",
 )
+
+#: What the user chose, in the order in which it is named where it differs.
+_CHOSEN = (
+    "model.digest", "model.function", "data.name", "data.split", "data.path", "sigma", "noise", "norm",
+    "grid", "scores", "mode", "correction", "slack", "step", "radius", "n0", "n", "n_max", "alpha", "seed",
+    "dtype", "compiled", "device",
+)  # fmt: skip
+#: What follows from those, and is named without its values.
+_FOLLOWS = ("diffusion_sigma", "noise_settings", "mode_options", "reduced", "model.labels", "bounds", "dim",
+            "input_shape", "num_classes", "data.classes", "format_version")  # fmt: skip
 
 _ABSENT = object()
 
@@ -67,15 +80,87 @@ def run_id(binding: Mapping[str, Any]) -> str:
     return sha256_text(canonical(binding))
 
 
-def refuse_difference(where: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Raise RunConflict naming every binding setting that differs, with both values."""
+def refuse_difference(
+    where: str, stored: Mapping[str, Any], asked: Mapping[str, Any], *, command: Any = None
+) -> None:
+    """Raise RunConflict naming every binding setting that differs: what was chosen first, with both values.
+
+    ``command``: how the run that is there was started, where it says so.
+    """
     if canonical(stored) == canonical(asked):
         return
-    lines = [f"{key}: {_show(old)} there, {_show(new)} now" for key, old, new in differences(stored, asked)]
+    chosen, other, follows = _sorted_out(differences(stored, asked))
+    if not chosen and not other:
+        other, follows = follows, []
+    lines = [f"{key}: {_show(old)} there, {_show(new)} now" for key, old, new in chosen + other]
+    if follows:
+        lines.append(f"and what follows from it ({', '.join(key for key, _, _ in follows)})")
     raise RunConflict(
         f"{where} holds a run with other settings",
         why="; ".join(lines),
-        remedy="give this run another directory with --out, or repeat the settings that are there",
+        remedy="give this run another directory with --out, or repeat the settings that are there"
+        + (f": {command}" if isinstance(command, str) else "")
+        + _about_code(chosen + other),
+    )
+
+
+def refuse_other_scores(
+    where: str, sessions: Iterable[Mapping[str, Any]], recorded: Mapping[str, Any], unchecked: Iterable[str]
+) -> None:
+    """Raise RunConflict where a function's scores on fixed inputs are not those of an earlier session.
+
+    Only more than rounding counts: sessions may use another number of threads. ``unchecked`` is what
+    could not be read of the function.
+    """
+    now = (recorded.get("model") or {}).get("scores")
+    for session in sessions:
+        there = (session.get("model") or {}).get("scores")
+        if not now or not there:
+            continue
+        apart, limit = scores_apart(there, now)
+        unread = ", ".join(unchecked) or "nothing"
+        if not apart <= limit:
+            raise RunConflict(
+                f"{where} holds a run of a function with other scores",
+                why=f"on the same fixed inputs they differ by {apart:.2g}, rounding explains {limit:.2g}; "
+                f"its code is the same, as far as it could be read (unread: {unread})",
+                remedy="give this run another directory with --out, or pass the function it was made with",
+            )
+
+
+def scores_apart(left: Mapping[str, Any], right: Mapping[str, Any]) -> tuple[float, float]:
+    """(largest difference between two functions' fixed scores, the most that rounding explains)."""
+    limit = max(left["rounding"], right["rounding"])
+    if len(left["values"]) != len(right["values"]):
+        return math.inf, limit
+    pairs = zip(left["values"], right["values"], strict=True)
+    return max((abs(a - b) for a, b in pairs), default=0.0), limit
+
+
+def _sorted_out(found: Iterable[tuple[str, Any, Any]]) -> tuple[list[Any], list[Any], list[Any]]:
+    """(chosen, other, follows): differences by who made them. A mode's own options follow a new mode."""
+    rows = list(found)
+    new_mode = any(key == "mode" for key, _, _ in rows)
+    chosen, other, follows = [], [], []
+    for key, old, new in rows:
+        name = key.removeprefix("mode_options.")
+        if name in _CHOSEN and not (name == "alpha" and name != key) and not (new_mode and name != key):
+            chosen.append((name, old, new))
+        elif key.startswith(_FOLLOWS):
+            follows.append((key, old, new))
+        else:
+            other.append((key, old, new))
+    return sorted(chosen, key=lambda row: _CHOSEN.index(row[0])), other, follows
+
+
+def _about_code(rows: Iterable[tuple[str, Any, Any]]) -> str:
+    """What to do where a plain function differs in what it is made of."""
+    keys = [key for key, _, _ in rows if key.startswith(("model.code", "model.unchecked"))]
+    if not keys:
+        return ""
+    return (
+        ". The function is told apart by its code and all that the code refers to: pass the one the run was "
+        "made with, or wrap a torch module, which is told apart by its weights alone"
     )
 
 

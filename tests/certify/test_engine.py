@@ -144,6 +144,64 @@ def test_a_model_that_is_not_a_fixed_function_is_refused(model):
         g.certify(images(2), n_max=500)
 
 
+def deterministic(value: bool) -> None:
+    torch.use_deterministic_algorithms(value)
+
+
+def bf16_products(value: bool) -> None:
+    torch.set_float32_matmul_precision("medium" if value else "highest")
+
+
+def cudnn_without_tf32(value: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = not value
+
+
+def one_thread_more(value: bool) -> None:
+    torch.set_num_threads(torch.get_num_threads() + (1 if value else -1))
+
+
+@pytest.mark.parametrize("setting", [deterministic, bf16_products, cudnn_without_tf32, one_thread_more])
+def test_rounding_is_measured_again_where_torch_computes_otherwise(setting):
+    g = certify.Smoothed(network(), 0.25, num_classes=10, batch_size=64)
+    g.certify(images(1), n_max=100)
+    first = g.probe
+    g.predict(images(1), n=10, seed=0)
+    assert g.probe is first
+    try:
+        setting(True)
+        g.predict(images(1), n=10, seed=0)
+        second = g.probe
+        assert second is not first
+        g.certify(images(1), n_max=100)
+        assert g.probe is second
+    finally:
+        setting(False)
+    g.predict(images(1), n=10, seed=0)
+    assert second is not None
+    assert g.probe is not second
+    assert g.probe.arithmetic != second.arithmetic
+
+
+def test_autocast_is_another_arithmetic():
+    class Rounding(torch.nn.Module):
+        """Under autocast, one half of the batch is rounded otherwise than the other."""
+
+        def forward(self, x):
+            z = x.flatten(1)[:, :4].double()
+            if torch.is_autocast_enabled("cpu") and len(x) > 1:
+                z = z * (1 + 2.0**-13)
+            return z
+
+    g = certify.Smoothed(Rounding().eval(), 0.25, num_classes=4, batch_size=64)
+    g.predict(images(1), n=10, seed=0)
+    assert g.classifier.tolerance == 2.0**-18
+    with torch.autocast("cpu"):
+        g.predict(images(1), n=10, seed=0)
+        assert g.classifier.tolerance == pytest.approx(64 * 2.0**-13, rel=1e-3)
+    g.predict(images(1), n=10, seed=0)
+    assert g.classifier.tolerance == 2.0**-18
+
+
 def test_training_mode_is_refused():
     with pytest.raises(InvalidModel):
         certify.Smoothed(network().train(), 0.25, num_classes=10)
