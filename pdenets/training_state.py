@@ -58,7 +58,7 @@ def load_state(
         keys = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
         raise RunConflict(
             f"{path} is an unfinished training with other settings",
-            why=f"these differ: {', '.join(keys)}",
+            why="; ".join(f"{key}: {found.get(key)!r} there, {wanted.get(key)!r} now"[:120] for key in keys),
             remedy=f"train with the old settings to finish it, choose another --out, or delete {path}",
         )
     return history, tensors
