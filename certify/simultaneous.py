@@ -84,7 +84,9 @@ def _nested(record: Record, options: dict[str, Any], alpha: float, geometry: Geo
     last = int(record.details["look"])
     if int(looks[last]) != record.samples:
         return 0.0
-    best = plan.tests.reached(last, record.counts[record.label or 0])
+    label = record.label or 0
+    second = max((k for c, k in enumerate(record.counts) if c != label), default=0)
+    best = plan.tests.reached(last, record.counts[label], second)
     if best == 0:
         return 0.0
     p_lower, radius = plan.proved(best)

@@ -11,6 +11,7 @@ from certify.errors import InvalidSetting
 from certify.procedures.outcome import Outcome, checked_counts, complement, described
 from certify.records import Status
 from certify.sequential import ExactSequentialTest
+from certify.sequential.uncontested import second_largest
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Decide:
     statistic = "counts"
 
     def __post_init__(self) -> None:
-        if self.test.accept[-1] > self.n_max:
+        if self.test.accept[-1] > self.n_max and self.test.uncontested is None:
             raise InvalidSetting(
                 f"radius {self.radius:g} cannot be certified with {self.n_max} samples",
                 why=f"it needs a class probability of {self.p_target:.7g}: even unanimous votes prove less",
@@ -80,14 +81,19 @@ class DecideProgress:
     def look(self, counts: np.ndarray) -> None:
         self.counts = checked_counts(counts, int(self.test.looks[self.step]))
         top = int(self.counts.max())
-        if top >= self.test.accept[self.step]:
+        last = self.step + 1 == len(self.test.looks)
+        if top >= self.test.accept[self.step] or (last and self._uncontested(top)):
             self.end = "accepted"
-        elif self.step + 1 == len(self.test.looks):
+        elif last:
             self.end = "exhausted"
         elif top <= self.test.futility[self.step]:
             self.end = "futile"
         else:
             self.step += 1
+
+    def _uncontested(self, top: int) -> bool:
+        rule = self.test.uncontested
+        return rule is not None and rule.certifies(top, second_largest(self.counts))
 
     def outcome(self) -> Outcome:
         if self.end is None:

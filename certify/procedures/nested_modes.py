@@ -17,6 +17,7 @@ from certify.radii import target_probability
 from certify.records import Status
 from certify.sequential.boundaries import check_gamma, check_slack, futility_boundary, plan_looks, spending
 from certify.sequential.nested import NestedTests
+from certify.sequential.uncontested import loosest, second_largest
 
 #: Radius mode floors Phi^-1(p) to multiples of this.
 RESOLUTION = 0.01
@@ -170,7 +171,7 @@ class NestedProgress:
         self.counts = checked_counts(counts, n)
         leader = int(np.argmax(self.counts))
         top = int(self.counts[leader])
-        best = self.tests.reached(self.step, top)
+        best = self.tests.reached(self.step, top, second_largest(self.counts))
         if best > self.best:
             self.best, self.label, self.reached = best, leader, (n, top)
         last = self.step + 1 == len(self.tests.looks)
@@ -271,4 +272,5 @@ def _radius_tests(
 
 @functools.lru_cache(maxsize=32)
 def _hopeless(plan: Radius) -> np.ndarray:
-    return futility_boundary(plan.tests.looks, plan.tests.accept[0], plan.gamma)
+    tests = plan.tests
+    return futility_boundary(tests.looks, loosest(tests.accept[0], tests.uncontested), plan.gamma)

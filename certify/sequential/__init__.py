@@ -24,7 +24,8 @@ event that a class with p_c < p_target is ever certified, were sampling never st
 Hence P(E) <= P(either of two classes with probabilities p_target and 1 - p_target ever reaches
 the boundary) in both cases. That is the number ``false_certification``, computed exactly below
 and kept <= alpha. At p_target = 1/2 it halves the budget of each side; from about 0.6 on the
-second class adds nothing that can be seen.
+second class adds nothing that can be seen. Where the other classes stay well below half of the
+votes, ``uncontested`` gives the second half back.
 
 References: group-sequential error spending, Lan and DeMets, Biometrika 70 (1983); exact binomial
 boundaries by recursion, Armitage, McPherson and Rowe, JRSS A 132 (1969); the reflected walk and
@@ -40,7 +41,6 @@ import numpy as np
 
 from certify.bounds import check_alpha
 from certify.sequential.boundaries import (
-    accept_boundary,
     check_gamma,
     check_p_target,
     check_probability,
@@ -48,6 +48,7 @@ from certify.sequential.boundaries import (
     plan_looks,
     spending,
 )
+from certify.sequential.uncontested import Uncontested, loosest, mirrored_boundary
 from certify.sequential.walks import crossing, stopping
 
 #: See ``certify.sequential.boundaries.spending``: one radius is asked for, so early looks may spend more.
@@ -99,6 +100,11 @@ class ExactSequentialTest:
         return _plan(self)[0]
 
     @property
+    def uncontested(self) -> Uncontested | None:
+        """What certifies at the last look beside ``accept``; None except near p_target = 1/2."""
+        return _plan(self)[3]
+
+    @property
     def futility(self) -> np.ndarray:
         """(J,) int64: give up when the leader's count is <= futility[j]; -1 means never."""
         return _plan(self)[1]
@@ -109,7 +115,7 @@ class ExactSequentialTest:
         return _plan(self)[2]
 
     def error_probability(self, p: float) -> float:
-        """P(a class of probability p ever reaches ``accept``), exact, rounded up.
+        """P(a class of probability p ever reaches ``accept``), exact, rounded up; without ``uncontested``.
 
         Computed as if futility did not stop sampling: the bound holds even when someone
         continues past it.
@@ -119,7 +125,7 @@ class ExactSequentialTest:
     def operating(self, p: float) -> Operating:
         """Exact chances and expected samples for a leader of probability p, futility included.
 
-        The other classes are taken never to overtake the leader.
+        The other classes are taken never to overtake the leader, nor to leave it uncontested.
         """
         return operating(self.looks, self.accept, self.futility, check_probability(p))
 
@@ -139,8 +145,8 @@ def operating(looks: np.ndarray, accept: np.ndarray, futility: np.ndarray, p: fl
 
 
 @functools.lru_cache(maxsize=512)
-def _plan(test: ExactSequentialTest) -> tuple[np.ndarray, np.ndarray, float]:
+def _plan(test: ExactSequentialTest) -> tuple[np.ndarray, np.ndarray, float, Uncontested | None]:
     looks = test.looks
     spent_by = spending(looks, test.p_target, test.alpha, _SHIFT)
-    accept, error = accept_boundary(looks, test.p_target, spent_by)
-    return accept, futility_boundary(looks, accept, test.gamma), error
+    accept, error, rule = mirrored_boundary(looks, test.p_target, spent_by)
+    return accept, futility_boundary(looks, loosest(accept, rule), test.gamma), error, rule

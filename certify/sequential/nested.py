@@ -11,7 +11,8 @@ named as the label. So the error is at most
 and there is nothing to divide among the targets. The sum is kept <= alpha on the whole interval by
 splitting it at a point a: f_m(a) + f_1(1 - p_{m-1}) <= alpha on the left, and f_m(p_m) + f_1(1 - a)
 <= alpha on the right, f being increasing. Below p_1 every statement is false and the mirrored
-design of target 1 bounds it (certify.sequential gives the argument for many classes).
+design of target 1 bounds it (certify.sequential gives the argument for many classes; at the last
+look certify.sequential.uncontested adds to target 1, and its share is counted in f_1).
 
 Applied to a fine grid of targets this is a sequential Clopper-Pearson bound: the inversion of exact
 tests, valid at whatever look sampling ends, floored to the grid. Between two targets nothing may be
@@ -20,12 +21,14 @@ interpolated: the exact boundary is concave in p, a chord runs below it, and the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from certify.errors import InvalidSetting
 from certify.sequential.boundaries import accept_boundary, futility_boundary
+from certify.sequential.uncontested import Uncontested, loosest, mirrored_boundary
 from certify.sequential.walks import crossing
 
 #: Where an interval between neighbouring targets is split when its error is bounded.
@@ -40,6 +43,7 @@ class NestedTests:
 
     ``accept`` is (M, J) int64, nondecreasing along M. ``errors`` is (M,): an upper bound on the
     probability of a false statement when p_A lies between the target before and each target.
+    ``uncontested`` reaches target 1 at the last look beside ``accept`` (None where it adds nothing).
     Targets that n_max samples cannot reach are dropped; ``targets`` holds those that remain.
     Raises InvalidSetting for targets that are no grid in [0.5, 1), or when nothing is reachable.
     """
@@ -55,15 +59,16 @@ class NestedTests:
         self.looks = looks
         accept: list[np.ndarray] = []
         errors: list[float] = []
-        wrong_label = 1.0  # f_1(1 - p), carried upward: it only shrinks
+        first, error, self.uncontested = mirrored_boundary(looks, float(p[0]), spending(looks, p[0], alpha))
+        wrong_label = functools.partial(_wrong_label, looks, first, self.uncontested)
+        wrong = 1.0  # f_1(1 - p), carried upward: it only shrinks
         for m, target in enumerate(p.tolist()):
-            if m == 0:
-                bound, error = accept_boundary(looks, target, spending(looks, target, alpha))
-            else:
+            bound = first
+            if m > 0:
                 left = float(p[m - 1])
-                if wrong_label > 1e-6 * alpha:
-                    wrong_label = crossing(looks, accept[0], 1 - left)
-                bound, error = _next(looks, accept, left, target, alpha, spending, wrong_label)
+                if wrong > 1e-6 * alpha:
+                    wrong = wrong_label(left)
+                bound, error = _next(looks, accept[-1], left, target, alpha, spending, wrong, wrong_label)
             if bound[-1] > looks[-1]:
                 break  # not even n_max unanimous votes would do
             accept.append(bound)
@@ -80,12 +85,19 @@ class NestedTests:
 
     def futility(self, gamma: float) -> np.ndarray:
         """(M, J) int64, nondecreasing along M: where to give up each target."""
-        low = [futility_boundary(self.looks, bound, gamma) for bound in self.accept]
+        first = loosest(self.accept[0], self.uncontested)
+        low = [futility_boundary(self.looks, bound, gamma) for bound in [first, *self.accept[1:]]]
         return np.maximum.accumulate(np.stack(low), axis=0)
 
-    def reached(self, j: int, k: int) -> int:
-        """How many targets a count of k reaches at look j (they are the smallest ones)."""
-        return int(np.searchsorted(self.accept[:, j], k, side="right"))
+    def reached(self, j: int, k: int, second: int | None = None) -> int:
+        """How many targets a count of k reaches at look j (they are the smallest ones).
+
+        ``second`` is the largest count of another class; without it, one close to k is assumed.
+        """
+        best = int(np.searchsorted(self.accept[:, j], k, side="right"))
+        if best == 0 and second is not None and self.uncontested and j + 1 == len(self.looks):
+            return int(self.uncontested.certifies(k, second))
+        return best
 
     def error_probability(self, p: float) -> float:
         """Upper bound on P(false statement) if the top class has probability p.
@@ -95,30 +107,39 @@ class NestedTests:
         """
         m = int(np.searchsorted(self.targets, p, side="right"))
         if m == 0:
-            return crossing(self.looks, self.accept[0], max(p, 0.5), mirrored=self.accept[0])
-        wrong = crossing(self.looks, self.accept[0], 1 - p)
+            mirrored = crossing(self.looks, self.accept[0], max(p, 0.5), mirrored=self.accept[0])
+            rule = self.uncontested
+            return mirrored if rule is None else max(mirrored + rule.slip, rule.error)
+        wrong = _wrong_label(self.looks, self.accept[0], self.uncontested, p)
         beyond = crossing(self.looks, self.accept[m], p) if m < len(self.targets) else 0.0
         return min(1.0, wrong + beyond)
 
 
+def _wrong_label(looks: np.ndarray, first: np.ndarray, rule: Uncontested | None, p: float) -> float:
+    """Bound on P(a class other than the top one, of probability p, reaches target 1)."""
+    contested = crossing(looks, first, 1 - p)
+    return contested if rule is None else contested + rule.overtaken(int(looks[-1]), p)
+
+
 def _next(
     looks: np.ndarray,
-    accept: list[np.ndarray],
+    before: np.ndarray,
     left: float,
     target: float,
     alpha: float,
     spending: Spending,
     wrong_left: float,
+    wrong_label: Callable[[float], float],
 ) -> tuple[np.ndarray, float]:
     """Boundary of the next target and the error it leaves on [left, target)."""
 
     def build(reserve: float) -> tuple[np.ndarray, float]:
         spent_by = spending(looks, target, alpha - reserve)
-        return accept_boundary(looks, target, spent_by, mirrored=False, at_least=accept[-1])
+        return accept_boundary(looks, target, spent_by, mirrored=False, at_least=before)
 
     if wrong_left > 1e-3 * alpha:
         middle = left + _SPLIT * (target - left)
-        wrong_middle = crossing(looks, accept[0], 1 - middle)
+        wrong_middle = wrong_label(middle)
         bound, error = build(wrong_middle)
         worst = max(error + wrong_middle, crossing(looks, bound, middle) + wrong_left)
         if worst <= alpha:

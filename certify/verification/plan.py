@@ -7,6 +7,11 @@ m, or that another class (probability at most 1 - p) reached boundary 1. Both pr
 with their argument, so on a piece [a, b] of that interval the error is at most
 reach_m(b) + reach_1(1 - a); pieces are halved until the bound is at most alpha. Below p_1 every
 claim is false, and the worst case is two classes with p_1 and 1 - p_1.
+
+A run may also claim p_1 at the last look n from fewer votes where every other class has at most
+``rival`` of them. With a split m < 1 - p_1, either the second class's probability is at most m, and
+the three classes p_1, m, 1 - p_1 - m are the worst case; or two classes exceed m, one of them had
+at most ``rival`` votes, and 2 P(Bin(n, m) <= rival) is added to the error of the boundary.
 """
 
 from __future__ import annotations
@@ -27,6 +32,14 @@ class PlanFault(Exception):
     """What is wrong with the boundaries."""
 
 
+class _Rule:
+    """What certifies the first target at the last look beside its boundary."""
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        self.votes, self.rival = int(body["votes"]), int(body["rival"])
+        self.split = float(body["split"])
+
+
 class Plan:
     """Looks, targets and boundaries of a run, with the settings that fixed them."""
 
@@ -34,6 +47,8 @@ class Plan:
         self.looks: list[int] = [int(n) for n in body["looks"]]
         self.targets: list[float] = [float(p) for p in body["targets"]]
         self.accept: list[list[int]] = [[int(k) for k in row] for row in body["accept"]]
+        rule = body.get("uncontested")
+        self.uncontested = None if rule is None else _Rule(rule)
         self.settings = settings
         options = settings["mode_options"]
         self.alpha = float(settings["alpha"])
@@ -67,8 +82,19 @@ class Plan:
                 raise PlanFault(
                     f"the boundaries at look {n} must exceed half and not fall from target to target"
                 )
+        self._check_rule()
         if "p_target" in options and not abs(self.targets[0] - options["p_target"] - self.tv) <= 1e-12:
             raise PlanFault(f"the run tests p = {options['p_target']}, its boundaries {self.targets[0]}")
+
+    def _check_rule(self) -> None:
+        rule, n, first = self.uncontested, self.looks[-1], self.targets[0]
+        if rule is None:
+            return
+        # Only classes with more than half of the votes may be claimed: the proof needs it.
+        if not (n // 2 < rule.votes <= n and 0 <= rule.rival <= n // 2):
+            raise PlanFault(f"{rule.votes} votes against {rule.rival} of {n} are no rule for the last look")
+        if not (1 - first) / 2 <= rule.split < 1 - first:
+            raise PlanFault(f"a split at {rule.split:.9g} proves nothing about the target {first:.9g}")
 
     def check_error(self, records: Sequence[Record]) -> None:
         """Bound the error of every target up to the largest claimed; PlanFault if it exceeds alpha."""
@@ -102,12 +128,21 @@ class Plan:
         possible = 0 <= k <= n and k <= final <= k + record.samples - n
         if n not in self.looks or n > record.samples or not possible:
             return f"{k} votes at {n} samples cannot have become {final} at {record.samples}"
-        needed = self.accept[m][self.looks.index(n)]
+        needed = self._needed(record, m, n)
         if k < needed:
             return f"{k} of {n} votes do not reach the boundary {needed} of p = {self.targets[m]:.9g}"
         if not abs(record.p_lower - (self.targets[m] - self.tv)) <= 1e-12:
             return f"p_lower is {record.p_lower:.12g}, the boundary proves {self.targets[m] - self.tv:.12g}"
         return self._radius_fault(record, m)
+
+    def _needed(self, record: Record, m: int, n: int) -> int:
+        """The votes that target m needs at the look of n samples."""
+        needed, rule = self.accept[m][self.looks.index(n)], self.uncontested
+        if m == 0 and rule is not None and n == self.looks[-1]:
+            rivals = [k for label, k in enumerate(record.counts) if label != record.label]
+            if max(rivals, default=0) <= rule.rival:
+                return min(needed, rule.votes)
+        return needed
 
     def _radius_fault(self, record: Record, m: int) -> str | None:
         options = self.settings["mode_options"]
@@ -117,14 +152,28 @@ class Plan:
         return None
 
     def _error_of_first(self) -> float:
-        return ever_reached(self.looks, self.accept[0], self.targets[0], mirrored=self.accept[0])
+        first = self.targets[0]
+        mirrored = ever_reached(self.looks, self.accept[0], first, mirrored=self.accept[0])
+        rule = self.uncontested
+        if rule is None:
+            return mirrored
+        n, lowered = self.looks[-1], [*self.accept[0][:-1], min(rule.votes, self.accept[0][-1])]
+        apart = sum(ever_reached(self.looks, lowered, p) for p in (first, rule.split, 1 - first - rule.split))
+        return max(apart, mirrored + 2 * ever_reached([n], [n - rule.rival], 1 - rule.split))
+
+    def _other_reached(self, p: float) -> float:
+        """P(a class beside the top one, whose probability is p, reaches the first target), bounded."""
+        reached, rule = ever_reached(self.looks, self.accept[0], 1 - p), self.uncontested
+        if rule is not None:
+            reached += ever_reached(self.looks[-1:], [self.looks[-1] - rule.rival], 1 - p)
+        return reached
 
     def _error_of(self, m: int) -> float:
         pieces, worst = [(self.targets[m - 1], self.targets[m], 0)], 0.0
         while pieces:
             low, high, depth = pieces.pop()
             error = ever_reached(self.looks, self.accept[m], high)
-            error += ever_reached(self.looks, self.accept[0], 1 - low)
+            error += self._other_reached(low)
             if error > self.alpha * (1 + ROUNDING) and depth < _HALVINGS:
                 middle = (low + high) / 2
                 pieces += [(low, middle, depth + 1), (middle, high, depth + 1)]

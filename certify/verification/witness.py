@@ -42,17 +42,22 @@ def plan_of(procedure: Any) -> dict[str, Any] | None:
     """``{"looks": (J,), "targets": (M,), "accept": (M, J)}`` as JSON types, or None without looks.
 
     ``targets`` are the probabilities that are tested, the noise's total variation error included.
+    ``uncontested``, where there is one, is the rule of the last look beside the first boundary:
+    its votes, the rival's, and the split that proves it.
     """
     if hasattr(procedure, "tests"):
         tests = procedure.tests
-        looks, targets, accept = tests.looks, tests.targets, tests.accept
+        looks, targets, accept, rule = tests.looks, tests.targets, tests.accept, tests.uncontested
     elif hasattr(procedure, "test"):
         test = procedure.test
-        looks, targets, accept = test.looks, [test.p_target], [test.accept]
+        looks, targets, accept, rule = test.looks, [test.p_target], [test.accept], test.uncontested
     else:
         return None
-    return {
+    body: dict[str, Any] = {
         "looks": [int(n) for n in looks],
         "targets": [float(p) for p in targets],
         "accept": [[int(k) for k in row] for row in accept],
     }
+    if rule is not None:
+        body["uncontested"] = {"votes": rule.votes, "rival": rule.rival, "split": rule.split}
+    return body

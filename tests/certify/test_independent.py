@@ -14,6 +14,7 @@ from scipy import special, stats
 from certify.geometry import make_geometry
 from certify.noise import make_noise
 from certify.sequential import ExactSequentialTest
+from certify.sequential.walks import crossing
 from certify.verification.ball import reach_of
 from certify.verification.independent import (
     ever_reached,
@@ -79,7 +80,7 @@ def test_crossing_probabilities_agree_with_the_certifier(p):
     test = ExactSequentialTest(0.001, p, 20_000)
     looks, accept = test.looks.tolist(), test.accept.tolist()
     both = ever_reached(looks, accept, p, mirrored=accept)
-    assert both == pytest.approx(test.false_certification, rel=1e-6)
+    assert both == pytest.approx(crossing(test.looks, test.accept, p, mirrored=test.accept), rel=1e-6)
     assert ever_reached(looks, accept, p) == pytest.approx(test.error_probability(p), rel=1e-6)
     assert both <= 0.001
 
