@@ -7,10 +7,11 @@ Estimates and lower bounds live here; a Lipschitz bound that a certificate rests
 from analysis.all_bounds import all_bounds, bounds_document, deterministic_gap, same_points
 from analysis.classes import AdversarialLinear, Finite, FunctionClass, Kernel, Linear
 from analysis.correlation import RankCorrelation, rank_correlations
+from analysis.evidence import Claim, Evidence, LedgerRow
 from analysis.gibbs import Gibbs, perturbation_bounds
 from analysis.heldout import MeasuredGap, heldout_bound, kl_inverse, measured_gap, risk_at_radius
 from analysis.homogeneous import HomogeneousNet
-from analysis.ledger import Claim, Evidence, Ledger, LedgerRow, ledger
+from analysis.ledger import Ledger, ledger
 from analysis.lipschitz_estimates import LipschitzBracket, lipschitz_bracket
 from analysis.margins import MarginDistribution, margin_bound, margin_distribution
 from analysis.network_bounds import norm_bounds

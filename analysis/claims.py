@@ -19,7 +19,7 @@ from analysis.claims_radii import (
     PrintedRadius,
 )
 from analysis.claims_transport import EvolvedClass, Oracles
-from analysis.ledger import Claim
+from analysis.evidence import Claim
 
 CLAIMS: tuple[type[Claim], ...] = (
     PrintedRadius,

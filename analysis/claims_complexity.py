@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from analysis.classes import Linear
-from analysis.ledger import Claim, Evidence, LedgerRow
+from analysis.evidence import Claim, Evidence, LedgerRow
 from analysis.rademacher import as_points, empirical_rademacher
 from analysis.rademacher_bounds import (
     SEED_PAPER,

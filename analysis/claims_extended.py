@@ -9,7 +9,7 @@ from typing import Any
 
 from scipy import special
 
-from analysis.ledger import Claim, Evidence, LedgerRow
+from analysis.evidence import Claim, Evidence, LedgerRow
 from certify.inside.effective_sigma import effective_sigma, effective_sigma_sde
 
 _DISTANCE = {"2": "distance_l2", "inf": "distance_linf"}
@@ -159,7 +159,7 @@ def _gap_note(gap: dict[str, Any]) -> str:
 
 class OtherNorms(_RunClaim):
     name = "T10"
-    statement = "an l2 radius R gives the l_p radius R d^-max(0, 1/2 - 1/p); R/sqrt(d) for l_inf"
+    statement = "an l2 radius R gives the lp radius R d^-max(0, 1/2 - 1/p); R/sqrt(d) for linf"
     assumption = "inclusion of balls; own noise for l1 (uniform, Laplace)"
     reference = "norm inequalities; Yang et al., ICML 2020; Levine and Feizi, ICML 2021; Teng et al. 2020"
     verdict = "sound, optimal given only an l2 ball"
@@ -171,11 +171,11 @@ class OtherNorms(_RunClaim):
     def exact(self, evidence: Evidence) -> list[LedgerRow]:
         rows = []
         dim = evidence.dim or 784
-        # The half-space with normal (1, ..., 1) at l2 distance 1 has l_inf distance exactly 1/sqrt(d).
+        # The half-space with normal (1, ..., 1) at l2 distance 1 has linf distance exactly 1/sqrt(d).
         radius, truth = 1 / math.sqrt(dim), 1 / math.sqrt(dim)
         rows.append(
             self.row(
-                f"l_inf radius of a half-space along the diagonal, d = {dim} (exact)", "holds",
+                f"linf radius of a half-space along the diagonal, d = {dim} (exact)", "holds",
                 theory=radius, measured=truth, low=truth, high=truth, slack=truth - radius, checked=1,
             )
         )  # fmt: skip
@@ -183,7 +183,7 @@ class OtherNorms(_RunClaim):
             scaled = 1 / math.sqrt(evidence.dim)
             rows.append(
                 certificate_row(
-                    self, evidence, "l_inf radius R/sqrt(d) beside the nearest confirmed attack in l_inf",
+                    self, evidence, "linf radius R/sqrt(d) beside the nearest confirmed attack in linf",
                     key="distance_linf", rescale=lambda r: r * scaled,
                 )
             )  # fmt: skip

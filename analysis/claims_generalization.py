@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.ledger import Claim, Evidence, LedgerRow
+from analysis.evidence import Claim, Evidence, LedgerRow
 
 
 class RiskBounds(Claim):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from scipy import special
 
-from analysis.ledger import Claim, Evidence, LedgerRow
+from analysis.evidence import Claim, Evidence, LedgerRow
 from certify.radii import RADII, formula_table
 
 #: Distance of the half-space that refutes the printed radius, in units of sigma.

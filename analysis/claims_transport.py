@@ -7,7 +7,7 @@ import math
 import torch
 
 from analysis.classes import Finite, Linear
-from analysis.ledger import Claim, Evidence, LedgerRow
+from analysis.evidence import Claim, Evidence, LedgerRow
 from analysis.rademacher import as_points, empirical_rademacher
 from analysis.rademacher_bounds import l2_bound
 from analysis.transported import Transported, euler_flow

@@ -16,8 +16,9 @@ from certify.radii import RADII, formula_table
 
 if TYPE_CHECKING:
     from analysis.correlation import RankCorrelation
+    from analysis.evidence import Evidence
     from analysis.heldout import MeasuredGap
-    from analysis.ledger import Evidence, Ledger
+    from analysis.ledger import Ledger
     from analysis.lipschitz_estimates import LipschitzBracket
     from analysis.margins import MarginDistribution
     from analysis.result import BoundResult

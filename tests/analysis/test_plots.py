@@ -7,8 +7,8 @@ import torch
 
 from analysis import Finite, empirical_rademacher, ledger, plots
 from analysis.correlation import RankCorrelation
+from analysis.evidence import Evidence
 from analysis.heldout import gap_from_counts
-from analysis.ledger import Evidence
 from analysis.lipschitz_estimates import LipschitzBracket
 from analysis.margins import margin_distribution
 from tests.analysis.test_ledger import DISTANCES, broken, half_space_run
