@@ -76,6 +76,8 @@ def attack(
             run, model, preset, norm, eps, base, limit, data_root, seed, device, arch=arch, trust=trust
         )
         _show(outcomes, as_json=as_json, hits=hits)
+        if not as_json:
+            common.say_next(f"certify {'verify' if hits else 'bounds'} {run}{common.own_network(arch)}")
         if hits:
             raise typer.Exit(1)
         return
@@ -87,6 +89,8 @@ def attack(
     threat = Threat(norm=norm, eps=eps, bounds=dataset.bounds)
     chosen = preset or ("standard" if eps is not None else "minimal")
     _show(_run(network, dataset, threat, chosen, seed), as_json=as_json, hits=[])
+    if not as_json:
+        common.say_next(f"certify radius --model {model}{common.own_network(arch)}")
 
 
 def _attack_run(
@@ -241,7 +245,7 @@ def _show(outcomes: AttackRun, *, as_json: bool, hits: list[Any]) -> None:
 
     console = common.tables()
     console.print(
-        f"preset {summary['preset']}, l_{summary['norm']}"
+        f"preset {summary['preset']}, l{summary['norm']}"
         + ("" if summary["eps"] is None else f" within {summary['eps']:g}")
         + f", {len(outcomes)} inputs: "
         + ", ".join(f"{n} {status}" for status, n in summary["counts"].items())

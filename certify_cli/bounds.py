@@ -69,8 +69,10 @@ def bounds(
         )
     if as_json:
         common.print_json(document)
-    else:
-        _print(document)
+        return
+    _print(document)
+    if run is not None:
+        common.say_next(f"certify compare {run}")
 
 
 def _model_bounds(

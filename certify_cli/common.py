@@ -289,6 +289,16 @@ def progress(description: str, total: int | None):
         yield advance
 
 
+def own_network(arch: str | None) -> str:
+    """`` --arch module:factory`` for a network of the user's own: nothing but their word imports it."""
+    return f" --arch {arch}" if arch and ":" in arch else ""
+
+
+def say_next(command: str) -> None:
+    """The next step, as a command that can be copied whole."""
+    tables().print(f"next: {command}", soft_wrap=True, markup=False)
+
+
 def print_json(value: Any) -> None:
     """One JSON object on stdout; an infinite number (JSON has none) is null."""
     print(json.dumps(_finite(value), indent=2, allow_nan=False, default=str))

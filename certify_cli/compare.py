@@ -11,6 +11,7 @@ from certify_cli import common
 
 if TYPE_CHECKING:
     from analysis import Ledger
+    from analysis.evidence import LedgerRow
 
 EPILOG = "Example: certify compare runs/demo"
 
@@ -24,6 +25,9 @@ def compare(
     data_root: common.DataRoot = None,
     points: Annotated[int, typer.Option("--points", min=2, help="Inputs for the complexity claims.")] = 500,
     seed: common.Seed = 0,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print every measurement, not one line per claim.")
+    ] = False,
     as_json: common.AsJson = False,
 ) -> None:
     """Set every claim of the theory beside what was measured; the result is stored in the run.
@@ -55,9 +59,42 @@ def compare(
     if as_json:
         common.print_json(result.to_json())
     else:
-        _print(result)
+        (_print if full else _summarize)(result)
+        if not full:
+            print(f"every measurement: certify compare {run} --full; what the claims are: docs/theory.md")
+        common.say_next(f"certify report {run}")
     if result.alarms:
         raise typer.Exit(1)
+
+
+def _summarize(result: Ledger) -> None:
+    """One line per claim, then whatever the evidence contradicts."""
+    from rich.table import Table
+
+    table = Table("claim", "what it says", "found", title="theory beside measurement", title_justify="left")
+    for name in dict.fromkeys(row.claim for row in result):
+        rows = result.claim(name)
+        statements = list(dict.fromkeys(row.statement for row in rows))
+        more = f", and {len(statements) - 1} more" if len(statements) > 1 else ""
+        table.add_row(name, statements[0] + more, _found(rows))
+    console = common.tables()
+    console.print(table)
+    if any(row.status == "violated" and not row.sound for row in result):
+        console.print(
+            "refuted as printed: a formula that is no theorem, beside its correction where there is one"
+        )
+    _examples([row for row in result if row.sound])
+
+
+def _found(rows: list[LedgerRow]) -> str:
+    """What became of a claim's measurements, with their number where there are several."""
+    told = {
+        "VIOLATED": sum(row.sound and row.status == "violated" for row in rows),
+        "refuted as printed": sum(not row.sound and row.status == "violated" for row in rows),
+        "holds": sum(row.status == "holds" for row in rows),
+        "undetermined": sum(row.status == "undetermined" for row in rows),
+    }
+    return ", ".join(f"{what} ({n})" if n > 1 else what for what, n in told.items() if n)
 
 
 def _print(result: Ledger) -> None:
@@ -73,10 +110,14 @@ def _print(result: Ledger) -> None:
         status = row.status + (f" ({row.violations} of {row.checked})" if row.violations else "")
         table.add_row(row.claim, row.quantity, *map(_number, (row.theory, row.measured, row.slack)), status)
     console.print(table)
-    for row in result:
+    _examples(list(result))
+
+
+def _examples(rows: list[LedgerRow]) -> None:
+    for row in rows:
         if row.status == "violated" and row.example:
             what = "VIOLATED, so the evidence is in doubt" if row.sound else "is no theorem; refuted by"
-            console.print(f"{row.claim} {what}: {_example(row.example)}", soft_wrap=True)
+            common.tables().print(f"{row.claim} {what}: {_example(row.example)}", soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

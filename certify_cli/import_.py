@@ -31,3 +31,4 @@ def import_log(
     console = common.tables()
     console.print(f"{len(stored.run)} inputs imported; nothing beyond the log's own numbers can be verified")
     console.print(f"run directory: {place}", soft_wrap=True)
+    common.say_next(f"certify report {place}")

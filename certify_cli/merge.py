@@ -35,3 +35,4 @@ def merge(
     console = common.tables()
     console.print(f"{len(shards)} shards, {len(run)} inputs, digest {summary['digest'][:16]}...")
     console.print(f"run directory: {out}", soft_wrap=True)
+    common.say_next(f"certify verify {out}")

@@ -15,7 +15,10 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     "train": {
         "Network and data": ("arch", "arch_args", "data", "data_root", "download", "limit", "listing"),
         "Noise and regulariser": ("sigma", "regulariser", "options"),
-        "Optimisation": ("epochs", "lr", "batch_size", "optimizer", "weight_decay", "seed", "device"),
+        "Optimisation": (
+            "epochs", "lr", "schedule", "batch_size", "optimizer", "nesterov", "weight_decay", "seed",
+            "device",
+        ),
         "Output": ("out", "as_json", "help"),
     },
     "plan": {

@@ -173,7 +173,7 @@ def show(summary: dict[str, Any]) -> None:
     )
     console.print(f"\n{summary['guarantee']}\n")
     console.print(f"run directory: {summary['run']}", soft_wrap=True)
-    console.print(f"next: certify report {summary['run']}", soft_wrap=True)
+    common.say_next(f"certify report {summary['run']}")
 
 
 def _smoothed(network: Any, sigma: float | None, dataset: Dataset, **options: Any) -> SmoothedSegmentation:

@@ -99,6 +99,7 @@ def plan(
         common.print_json(result)
     else:
         _print(result)
+        common.say_next(f"certify radius --model {model}{common.own_network(arch)} --mode radius")
 
 
 def _pilot(smoothed: Smoothed, dataset: Dataset, pilot: int, samples: int, seed: int) -> tuple[Any, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,5 +27,35 @@ def report(
     import reports
 
     stored = [common.run_directory(run) for run in runs]
-    written = reports.build(stored[0], out=out) if len(stored) == 1 else reports.compare(stored, out=out)
-    print(written.html)
+    written: Any = reports.build(stored[0], out=out) if len(stored) == 1 else reports.compare(stored, out=out)
+    beside = [written.table.name, *([written.card.name] if hasattr(written, "card") else [])]
+    figures = f"{len(written.plots)} figure{'' if len(written.plots) == 1 else 's'}"
+    console = common.tables()
+    console.print(f"page: {written.html} (one file; open it in a browser)", soft_wrap=True, markup=False)
+    console.print(f"beside it: {', '.join(beside)}, plots/ ({figures})")
+    for one in stored:
+        says = f"{_says(one)}" if len(stored) == 1 else f"{one.path.name}: {_says(one)}"
+        console.print(says, soft_wrap=True, markup=False)
+
+
+def _says(stored: Any) -> str:
+    """What the page says of a run in one line: its certified accuracy at the radii of its table."""
+    from certify.dense.run import is_segmentation
+    from reports.evidence import Evidence
+    from reports.numbers import radius_down
+    from reports.segmentation import PixelEvidence
+
+    if is_segmentation(stored.settings):
+        pixels = PixelEvidence(stored)
+        values = [(row.radius, row.share) for row in pixels.rows]
+        what, of = "certified pixels", f"{len(pixels.records)} images"
+    else:
+        evidence = Evidence.of(stored)
+        values = [
+            (radius, e.value)
+            for radius, e in zip(evidence.radii, evidence.certified_accuracy(evidence.radii), strict=True)
+        ]
+        what = "certified accuracy" if evidence.labelled else "certified share"
+        of = f"{len(evidence.run)} inputs"
+    shown = ", ".join(f"{radius_down(value)} at {radius:g}" for radius, value in values)
+    return f"{what} ({of}, l{stored.settings.get('norm') or '2'} radii): {shown}"

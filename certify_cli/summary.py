@@ -86,9 +86,8 @@ def show(summary: dict[str, Any]) -> None:
     console.print(f"\n{summary['guarantee']}\n")
     show_requirements(summary)
     console.print(f"run directory: {summary['run']}", soft_wrap=True)
-    arch = (summary["settings"].get("model") or {}).get("architecture") or ""
-    own = f" --arch {arch}" if ":" in arch else ""
-    console.print(f"next: certify attack {summary['run']}{own}", soft_wrap=True)
+    arch = (summary["settings"].get("model") or {}).get("architecture")
+    common.say_next(f"certify attack {summary['run']}{common.own_network(arch)}")
 
 
 def parse_gates(texts: list[str]) -> list[tuple[str, float | None, float]]:

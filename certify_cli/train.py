@@ -132,9 +132,7 @@ def _print(result: TrainingResult, sigma: float, arch: str, *, as_json: bool) ->
     console.print(
         f"{result.seconds:.0f} s, {result.skipped_steps} non-finite steps skipped; wrote {result.path}"
     )
-    # Code of one's own is imported only on one's own word, never on a file's.
-    own = f" --arch {arch}" if ":" in arch else ""
-    console.print(f"next: certify radius --model {result.path}{own} --sigma {sigma:g}", soft_wrap=True)
+    common.say_next(f"certify radius --model {result.path}{common.own_network(arch)} --sigma {sigma:g}")
 
 
 def _list() -> None:

@@ -117,11 +117,21 @@ def test_mistakes_are_named(cli, places, tmp_path, typed, name, word):
     assert not (places["tmp"] / "x.pt").exists()
 
 
-def test_another_sigma_in_the_same_directory_is_refused(cli, checkpoint, run):
-    done = cli("radius", "--model", checkpoint, "--sigma", 0.5, "--limit", 6, "--n-max", 2000, "--out", run)
+def test_other_settings_are_refused_naming_first_what_was_typed(cli, checkpoint, run):
+    asked = ("radius", "--model", checkpoint, "--limit", 6, "--n-max", 2000, "--out", run)
+    done = cli(*asked, "--sigma", 0.5, "--alpha", 0.01)
     assert done.exit_code == 2
-    assert "RunConflict" in done.stderr
-    assert "sigma" in done.stderr
+    assert done.stderr.startswith("RunConflict: ")
+    why = done.stderr.split("why: ")[1].splitlines()[0]
+    assert why.startswith(
+        "sigma: 0.25 there, 0.5 now; alpha: 0.001 there, 0.01 now; and what follows from it ("
+    )
+    assert "diffusion_sigma" in why.split("follows")[1]
+    assert "repeat the settings that are there: certify" in done.stderr
+    other_mode = cli(*asked, "--sigma", 0.25, "--mode", "fixed", "--n", 100)
+    assert 'why: mode: "radius" there, "fixed" now; and what follows' in other_mode.stderr
+    only_slack = cli(*asked, "--sigma", 0.25, "--slack", 0.2)
+    assert "why: slack: 0.05 there, 0.2 now\n" in only_slack.stderr
 
 
 def test_another_model_cannot_pose_as_the_certified_one(cli, run, tmp_path, checkpoint):

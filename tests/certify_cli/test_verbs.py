@@ -10,7 +10,9 @@ import time
 import pytest
 from typer.testing import CliRunner
 
+from certify.store import read_run
 from certify_cli.main import app
+from tests.test_docs_commands import parse
 
 VERBS = sorted(command.name for command in app.registered_commands)
 
@@ -94,6 +96,69 @@ def test_attack_compare_bounds_report_export(cli, run, tmp_path):
     assert "not a certificate" in page
     locuslab = cli("export", run, "--to", "locuslab").stdout
     assert locuslab.splitlines()[0].split("\t") == ["idx", "label", "predict", "radius", "correct", "time"]
+
+
+def test_compare_prints_a_line_per_claim_and_all_of_them_if_asked(cli, run):
+    short, full = (cli("compare", run, "--points", 50, *more) for more in ((), ("--full",)))
+    assert short.exit_code == full.exit_code == 0, short.output
+    claims = [line.split("│")[1].strip() for line in short.stdout.splitlines() if line.startswith("│")]
+    claims = [claim for claim in claims if claim]
+    assert claims[:5] == ["T1", "T2", "T3", "T4", "T5"]
+    assert len(claims) == len(set(claims)), "a claim has one line"
+    assert f"certify compare {run} --full" in short.stdout
+    assert "docs/theory.md" in short.stdout
+    assert "refuted as printed" in short.stdout
+    assert "half-space" not in short.stdout
+    assert "half-space" in full.stdout
+    assert len(full.stdout.splitlines()) > 2 * len(short.stdout.splitlines())
+
+
+def test_report_says_what_was_written_and_what_it_shows(cli, run, tmp_path):
+    done = cli("report", run, "--out", tmp_path)
+    assert done.exit_code == 0
+    first, second, third = done.stdout.splitlines()
+    assert first == f"page: {tmp_path / 'report.html'} (one file; open it in a browser)"
+    written = sorted(p.name for p in (tmp_path / "plots").iterdir())
+    assert second == f"beside it: table.tex, card.md, plots/ ({len(written)} figures)"
+    stored = read_run(run).run
+    assert third.startswith("certified accuracy (6 inputs, l2 radii): ")
+    for part in third.split(": ")[1].split(", "):
+        share, radius = map(float, part.split(" at "))
+        assert share == pytest.approx(stored.accuracy([radius])[0].value, abs=1e-3)
+        assert share <= stored.accuracy([radius])[0].value
+    both = cli("report", run, run, "--out", tmp_path)
+    assert both.stdout.splitlines()[0].endswith("compare.html (one file; open it in a browser)")
+    assert both.stdout.count("certified accuracy (6 inputs") == 2
+
+
+@pytest.mark.parametrize(
+    ("verb", "step"),
+    [
+        (("attack", "{run}", "--limit", "1"), "certify bounds {run}"),
+        (("attack", "--model", "{ckpt}", "--limit", "1", "--eps", "0.1", "--preset", "quick"),
+         "certify radius --model {ckpt}"),
+        (("bounds", "{run}", "--points", "20", "--draws", "20"), "certify compare {run}"),
+        (("compare", "{run}", "--points", "20"), "certify report {run}"),
+        (("plan", "--model", "{ckpt}", "--pilot", "2", "--pilot-samples", "10"),
+         "certify radius --model {ckpt} --mode radius"),
+        (("merge", "{run}", "--out", "{tmp}/whole"), "certify verify {tmp}/whole"),
+    ],
+    ids=lambda v: v[0] if isinstance(v, tuple) else "",
+)  # fmt: skip
+def test_a_verb_names_the_next_step_and_it_can_be_typed(cli, checkpoint, run, tmp_path, verb, step):
+    places = {"run": run, "ckpt": checkpoint, "tmp": tmp_path}
+    done = cli(*(part.format(**places) for part in verb))
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == f"next: {step.format(**places)}"
+    parse(step.format(**places).split()[1:])
+
+
+def test_norms_are_spelled_one_way(cli, checkpoint):
+    for norm in ("1", "2", "inf"):
+        done = cli(
+            "attack", "-m", checkpoint, "--limit", 1, "--eps", 0.1, "--norm", norm, "--preset", "quick"
+        )
+        assert f"l{norm} within 0.1" in done.stdout
 
 
 def test_formulas_flag_the_printed_one(cli, checkpoint, run):
