@@ -73,7 +73,7 @@ class AdversarialLinear:
 
     The worst case is y w.x - attack |w|_p* with p* dual to the attack's norm. With a = sum eps_i
     y_i x_i and S = sum eps_i the supremum is exactly (radius/N) |(|a| - attack S)_+|_q* coordinate
-    by coordinate for an l_inf attack and any weight norm q, and (radius/N) (|a|_q* - attack S)_+
+    by coordinate for an linf attack and any weight norm q, and (radius/N) (|a|_q* - attack S)_+
     where the weight norm is dual to the attack's. ``labels`` are -1 or +1, shape (N,).
     Upper bounds for the same class: Yin, Ramchandran and Bartlett, ICML 2019; Awasthi et al., ICML 2020.
     """
@@ -91,8 +91,8 @@ class AdversarialLinear:
         check_size("attack", self.attack)
         if not self._coordinatewise and dual(self.attack_norm) != float(self.norm):
             raise InvalidSetting(
-                f"no exact supremum for an l_{self.attack_norm:g} attack on |w|_{self.norm:g} weights",
-                why="the closed form needs an l_inf attack, or a weight norm dual to the attack's",
+                f"no exact supremum for an l{self.attack_norm:g} attack on |w|_{self.norm:g} weights",
+                why="the closed form needs an linf attack, or a weight norm dual to the attack's",
                 remedy=f"use attack_norm=inf, or norm={dual(self.attack_norm):g}",
             )
         if not bool(torch.isin(torch.as_tensor(self.labels), torch.tensor([-1, 1])).all()):
@@ -108,7 +108,7 @@ class AdversarialLinear:
 
     def describe(self) -> str:
         return (
-            f"linear under an l_{self.attack_norm:g} attack of size {self.attack:g}, "
+            f"linear under an l{self.attack_norm:g} attack of size {self.attack:g}, "
             f"|w|_{self.norm:g} <= {self.radius:g}"
         )
 

@@ -95,7 +95,7 @@ def expected_absolute_sum(n: int) -> float:
 def linear_bounds(cls: Linear, points: Tensor) -> list[BoundResult]:
     """Every bound that applies to a linear class on these points, the printed one included.
 
-    The covering bounds and Massart's belong to l1 weights; l2 and l_inf weights get their own.
+    The covering bounds and Massart's belong to l1 weights; l2 and linf weights get their own.
     A bias |b| <= B adds B/sqrt(N) to each (and so to the printed one, which has none).
     """
     points = as_points(points)
@@ -135,7 +135,7 @@ def linear_bounds(cls: Linear, points: Tensor) -> list[BoundResult]:
         rows = [("l2 bound", "Bartlett and Mendelson 2002", EXACT, l2_bound(points, width), ("|w|_2 <= W",))]
     elif dual(cls.norm) == 1:
         rows = [
-            ("l_inf bound", "Khinchine, by coordinate", EXACT, linf_bound(points, width), ("|w|_inf <= W",))
+            ("linf bound", "Khinchine, by coordinate", EXACT, linf_bound(points, width), ("|w|_inf <= W",))
         ]
     return [
         BoundResult(

@@ -16,7 +16,7 @@ from attacks.problem import Problem
 #: loss(scores, label, target) -> (rows,); untargeted losses ignore the target.
 TargetedLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-#: The l_1 attack first climbs in balls this many times as large, for 30 % of its steps each.
+#: The l1 attack first climbs in balls this many times as large, for 30 % of its steps each.
 WIDER = (3.0, 2.0)
 
 #: A margin below -DECISIVE times the spread of the scores ends the search on a row: rounding cannot undo it.
@@ -163,7 +163,7 @@ def ascend(
     """APGD on rows that may share inputs; returns the lowest-margin point per input and its margin.
 
     ``start`` (rows, *shape), ``owner`` and ``target`` (rows,) index the problem's inputs and name
-    the class each row aims at. The step starts at 2 eps (l_1: eps) and is halved at checkpoints
+    the class each row aims at. The step starts at 2 eps (l1: eps) and is halved at checkpoints
     where the loss rose too rarely or nothing was gained since the last halving; the row then
     restarts from its best point. Starts outside the ball are projected onto it.
     """
@@ -271,9 +271,9 @@ def _halve(s: _State, window: int) -> None:
 
 
 def _sparsify(s: _State) -> None:
-    """The l_1 schedule: follow the sparsity of the best point, restart the step where it grew sparser.
+    """The l1 schedule: follow the sparsity of the best point, restart the step where it grew sparser.
 
-    Croce and Hein 2021, "Mind the box: l_1-APGD".
+    Croce and Hein 2021, "Mind the box: l1-APGD".
     """
     size = s.best[0].numel()
     density = (s.best != s.center).flatten(1).sum(1).to(s.step.dtype) / (1.5 * size)
@@ -290,7 +290,7 @@ def _return_to_best(s: _State, rows: Tensor) -> None:
 
 
 def _sparse_sign(gradient: Tensor, density: Tensor) -> Tensor:
-    """Sign of the largest coordinates (a share ``density`` of them), with l_1 norm 1."""
+    """Sign of the largest coordinates (a share ``density`` of them), with l1 norm 1."""
     flat = gradient.flatten(1).abs()
     kept = (density * flat.shape[1]).long().clamp(1, flat.shape[1])
     floor = flat.sort(1, descending=True).values.gather(1, (kept - 1)[:, None])

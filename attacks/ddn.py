@@ -1,4 +1,4 @@
-"""Decoupled direction and norm: the smallest l_2 perturbation by gradient ascent on a breathing sphere."""
+"""Decoupled direction and norm: the smallest l2 perturbation by gradient ascent on a breathing sphere."""
 
 from __future__ import annotations
 

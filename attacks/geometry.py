@@ -14,7 +14,7 @@ Box = tuple[float, float]
 
 
 def norm(delta: Tensor, p: float) -> Tensor:
-    """(rows,) l_p norm of each row, in the dtype of ``delta``."""
+    """(rows,) lp norm of each row, in the dtype of ``delta``."""
     flat = delta.flatten(1)
     if math.isinf(p):
         return flat.abs().amax(1)
@@ -22,7 +22,7 @@ def norm(delta: Tensor, p: float) -> Tensor:
 
 
 def distance(x: Tensor, x_adv: Tensor, p: float) -> Tensor:
-    """(rows,) float64 l_p distance, exact up to double rounding of the stored inputs."""
+    """(rows,) float64 lp distance, exact up to double rounding of the stored inputs."""
     return norm(x_adv.double() - x.double(), p)
 
 
@@ -37,7 +37,7 @@ def unit(direction: Tensor, p: float) -> Tensor:
 
 
 def steepest(gradient: Tensor, p: float) -> Tensor:
-    """The l_p-unit direction of steepest ascent (l_1: the largest coordinate only)."""
+    """The lp-unit direction of steepest ascent (l1: the largest coordinate only)."""
     if math.isinf(p):
         return gradient.sign()
     if p == 2:
@@ -48,7 +48,7 @@ def steepest(gradient: Tensor, p: float) -> Tensor:
 
 
 def project(x: Tensor, x_adv: Tensor, eps: Tensor, p: float, box: Box) -> Tensor:
-    """A point of ball and box near ``x_adv``: the nearest for l_inf and l_1, scaled then clipped for l_2."""
+    """A point of ball and box near ``x_adv``: the nearest for linf and l1, scaled then clipped for l2."""
     e = column(eps, x)
     if math.isinf(p):
         return clip(torch.minimum(torch.maximum(x_adv, x - e), x + e), box)
@@ -85,7 +85,7 @@ def inside(x: Tensor, x_adv: Tensor, eps: Tensor, p: float, box: Box) -> Tensor:
 
 
 def random_start(x: Tensor, noise: Tensor, eps: Tensor, p: float, box: Box) -> Tensor:
-    """A start at distance eps, then clipped. ``noise``: uniform on [0, 1) for l_inf, else standard normal."""
+    """A start at distance eps, then clipped. ``noise``: uniform on [0, 1) for linf, else standard normal."""
     if math.isinf(p):
         return clip(x + unit(2 * noise - 1, p) * column(eps, x), box)
     if p == 2:
@@ -94,7 +94,7 @@ def random_start(x: Tensor, noise: Tensor, eps: Tensor, p: float, box: Box) -> T
 
 
 def _project_l1(x: Tensor, delta: Tensor, eps: Tensor, box: Box) -> Tensor:
-    """Nearest perturbation with l_1 norm <= eps and x + delta in the box.
+    """Nearest perturbation with l1 norm <= eps and x + delta in the box.
 
     It is sign(d) min(max(|d| - s, 0), room) with one threshold s >= 0 per row, the norm
     falling in s: found by bisection, then rounded to the feasible side.

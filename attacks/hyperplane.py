@@ -14,12 +14,12 @@ _FIXED_STEPS = 8
 
 
 def to_hyperplane(t: Tensor, w: Tensor, excess: Tensor, p: float, box: Box) -> Tensor:
-    """(rows, d) shortest l_p moves from ``t`` (rows, d) that change ``w . t`` by ``-excess`` (rows,).
+    """(rows, d) shortest lp moves from ``t`` (rows, d) that change ``w . t`` by ``-excess`` (rows,).
 
-    Where the box is too small for that, the move that comes closest. For l_2 and l_inf the move is
+    Where the box is too small for that, the move that comes closest. For l2 and linf the move is
     clip(t - s v) - t with v = w or sign(w) and one length s >= 0 per row; what is left of the
     excess is convex, falling and piecewise linear in s, so Newton's method from s = 0 climbs to the
-    root without overshooting. For l_1 the coordinates with the largest ``|w|`` move as far as they
+    root without overshooting. For l1 the coordinates with the largest ``|w|`` move as far as they
     can, one after the other.
     """
     sign = torch.where(excess >= 0, 1.0, -1.0).to(w.dtype)[:, None]

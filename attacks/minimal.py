@@ -24,7 +24,7 @@ def minimal(
 ) -> tuple[Tensor, list[str]]:
     """The nearest point of another class per row, and the attack it came from.
 
-    DDN (l_2 only), then FAB-T from the input and from ``starts`` random points at half the best
+    DDN (l2 only), then FAB-T from the input and from ``starts`` random points at half the best
     distance: the boundary has many nearest points, and each start reaches its own. The best is then
     walked along the boundary by FAB, and every result is pulled to the boundary by bisection. Where
     all fail, balls of growing size are attacked. Rows where nothing is found get the input itself

@@ -64,6 +64,6 @@ class Problem:
         )  # fmt: skip
 
     def noise(self, purpose: str) -> Tensor:
-        """Noise of the inputs' shape for a random start: uniform for l_inf, standard normal otherwise."""
+        """Noise of the inputs' shape for a random start: uniform for linf, standard normal otherwise."""
         draw = self.streams.uniform if self.p == float("inf") else self.streams.normal
         return draw(self.shape, purpose).to(self.x.dtype)

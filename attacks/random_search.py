@@ -23,7 +23,7 @@ _SIGNS = 50_000
 
 @dataclass(frozen=True)
 class Window:
-    """Flat coordinates (groups, size) that change together, and the shape (size,) of an l_2 change.
+    """Flat coordinates (groups, size) that change together, and the shape (size,) of an l2 change.
 
     Every input gives every group its own random sign.
     """
@@ -52,7 +52,7 @@ def random_search(
 ) -> Tensor:
     """The lowest-margin point found with ``queries`` forward passes per input.
 
-    Windows are common to all inputs (keyed by the seed), signs are each input's own. l_inf: a
+    Windows are common to all inputs (keyed by the seed), signs are each input's own. linf: a
     window moves to a face of the ball. Otherwise a window receives its pattern and the mass of a
     second window, so that the norm stays eps.
     Returns (rows, *shape).

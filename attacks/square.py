@@ -36,7 +36,7 @@ class Squares:
         self._offset = torch.arange(channels)[:, None] * (height * width)
 
     def start(self, noise: Tensor, p: float) -> Tensor:
-        """l_inf: vertical stripes of random sign. Otherwise: a 5 x 5 board of bumps of random sign."""
+        """linf: vertical stripes of random sign. Otherwise: a 5 x 5 board of bumps of random sign."""
         sign = torch.where(noise >= 0.5, 1.0, -1.0).to(noise).view(-1, self.groups, self.height, self.width)
         if math.isinf(p):
             return sign[:, :, :1].expand_as(sign).flatten(1)
@@ -62,7 +62,7 @@ class Squares:
 
 
 class Coordinates:
-    """Random sets of coordinates. l_inf: each is its own group; otherwise the set is one group."""
+    """Random sets of coordinates. linf: each is its own group; otherwise the set is one group."""
 
     def __init__(self, dim: int) -> None:
         self.groups = self.dim = dim
@@ -81,9 +81,9 @@ class Coordinates:
 
 @lru_cache(maxsize=64)
 def bump(side: int, *, sharp: bool = False) -> Tensor:
-    """(side, side) two opposite bumps, one above the other, with l_2 norm 1 (a single pixel is +1).
+    """(side, side) two opposite bumps, one above the other, with l2 norm 1 (a single pixel is +1).
 
-    ``sharp`` raises the bumps to the fourth power: an l_1 ball rewards perturbations on few pixels.
+    ``sharp`` raises the bumps to the fourth power: an l1 ball rewards perturbations on few pixels.
     """
     upper = side // 2
     out = torch.zeros(side, side)

@@ -65,7 +65,7 @@ def _norm(norm: float | str) -> float:
     if value not in (1.0, 2.0, math.inf):
         raise InvalidSetting(
             f"norm {norm!r} is not supported",
-            why="attacks exist for the l1, l2 and l-infinity norms",
+            why="attacks exist for the l1, l2 and linf norms",
             remedy='use norm=1, norm=2 or norm="inf"',
         )
     return float(value)

@@ -213,7 +213,7 @@ def _row(fixture, p, eps, tool, wall, cpu, counted, standing, refused, we_miss, 
 
 
 def minimal_l2(fixture: Fixture) -> list[dict[str, Any]]:
-    """Smallest l_2 distances: share of inputs within 1 % of the best that any attack here found."""
+    """Smallest l2 distances: share of inputs within 1 % of the best that any attack here found."""
     keep = fixture.model(fixture.x).argmax(1) == fixture.y
     x, y, model = fixture.x[keep], fixture.y[keep], fixture.model
     found: dict[str, tuple[np.ndarray, float]] = {}

@@ -4,7 +4,7 @@
 
 Every network is the same; what changes is the loss: natural training, the diffusion
 residual over a grid of lambda and sigma_p^2, and the control the paper lacks, Gaussian
-augmentation at the matched noise s = sqrt(2) sigma_p. Robust accuracy is under l_inf
+augmentation at the matched noise s = sqrt(2) sigma_p. Robust accuracy is under linf
 perturbations, by trying every point of a grid of spacing .02: no attack can miss what
 the grid contains. Writes halfmoon_sweep.json and halfmoon_sweep.svg; prints a table.
 """
@@ -87,7 +87,7 @@ def one_run(name: str, weight: float, s2: float, seed: int) -> dict[str, float]:
 
 @torch.inference_mode()
 def robust_accuracy(model: nn.Module, x: Tensor, y: Tensor, t: float) -> dict[float, float]:
-    """Share of points whose whole l_inf neighbourhood, on the grid, has the true class."""
+    """Share of points whose whole linf neighbourhood, on the grid, has the true class."""
     reach = round(max(EPSILONS) / SPACING)
     axis = torch.arange(-reach, reach + 1) * SPACING
     moves = torch.cartesian_prod(axis, axis)
@@ -125,7 +125,7 @@ def draw(rows: list[dict], path: Path) -> None:
         "diffusion residual, lambda 10": ("residual", 10.0),
         "gaussian augmentation (matched)": ("gaussian", 0.0),
     }
-    for axis, eps, title in ((axes[0], 0.3, "robust accuracy, l_inf .3"), (axes[1], 0.0, "clean accuracy")):
+    for axis, eps, title in ((axes[0], 0.3, "robust accuracy, linf .3"), (axes[1], 0.0, "clean accuracy")):
         natural = rows[0][f"T-1 linf {eps:g}"]["mean"]
         axis.axhline(natural, color="black", linestyle=":", label="natural training")
         for label, (name, weight) in series.items():

@@ -58,7 +58,7 @@ def sweep_row(row: dict[str, Any]) -> dict[str, Any]:
     at = "T" if row["regulariser"] == "residual" else "T-1"
     return {
         "training": label[row["regulariser"]], "lambda": row["lambda"] or "", "sigma_p^2": row["sigma_p^2"],
-        "clean": row[f"{at} linf 0"], **{f"l_inf {e}": row[f"{at} linf {e}"] for e in ("0.1", "0.2", "0.3")},
+        "clean": row[f"{at} linf 0"], **{f"linf {e}": row[f"{at} linf {e}"] for e in ("0.1", "0.2", "0.3")},
     }  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def tool_figures(name: str) -> str:
     """One table of benchmarks.md, named "kind" or "kind:part"; "" where it was not measured."""
     kind, _, part = name.partition(":")
     return {
-        "cost": cost, "overhead": overhead, "attack": attack, "attack-machine": attack_machine,
+        "cost": cost, "replay": replay, "overhead": overhead, "attack": attack, "attack-machine": attack_machine,
         "noise": noise, "inside": inside, "bounds": bounds,
     }[kind](part)  # fmt: skip
 
@@ -101,6 +101,23 @@ def cost(network: str) -> str:
         for r in rows
     ]  # fmt: skip
     return f"{table(shown)}\n\n*{machine_line(found['machine'])}*"
+
+
+def replay(_: str) -> str:
+    """Savings and lost accuracy on synthetic logs, by profile and mode."""
+    found = read("replay.json")
+    rows = [
+        {
+            "log": f"{r['profile']}, sigma {r['sigma']:g}",
+            "mode": f"{r['mode']} {r.get('radius', r.get('step')):g}",
+            "samples per input": r["samples"], "saving": r["saving"], "smallest saving": r["least_saving"],
+            "points, all radii": r["points_all_radii"], "points at radius 0": r["points_radius_0"] or "",
+            "points at the worst radius": r["worst_points"],
+            "logs that lose at most 0.05 anywhere": f"{r['logs_within_0.05']} of {found['logs']}",
+        }
+        for r in found.get("rows", [])
+    ]  # fmt: skip
+    return table(rows) if rows else ""
 
 
 def overhead(_: str) -> str:

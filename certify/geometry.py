@@ -72,7 +72,7 @@ def parse_norm(norm: str | float) -> float:
     if not p >= 1:
         raise InvalidSetting(
             f"norm {norm!r} is not a norm",
-            why="l_p is a norm for 1 <= p <= infinity",
+            why="lp is a norm for 1 <= p <= infinity",
             remedy="use --norm 2, --norm 1 or --norm inf",
         )
     return p
@@ -85,7 +85,7 @@ def norm_name(p: float) -> str:
 
 @dataclass(frozen=True)
 class GaussianBall:
-    """Isotropic Gaussian noise: an l2 ball, or the largest l_p ball inside it."""
+    """Isotropic Gaussian noise: an l2 ball, or the largest lp ball inside it."""
 
     sigma: float
     p: float
@@ -97,7 +97,7 @@ class GaussianBall:
 
     @property
     def shrink(self) -> float:
-        """l_p radius per l2 radius: d^-max(0, 1/2 - 1/p)."""
+        """lp radius per l2 radius: d^-max(0, 1/2 - 1/p)."""
         return self.dim ** -max(0.0, 0.5 - 1 / self.p) * (1 if self.p <= 2 else 1 - _DOWN)
 
     def radius(self, p_lower: float) -> float:
@@ -190,5 +190,5 @@ def _wrong_norm(noise: str, norm: Any, only: str) -> InvalidSetting:
     return InvalidSetting(
         f"{noise} noise has no certificate in norm {norm}",
         why=f"its theorem is about the l{only} norm",
-        remedy=f"use --norm {only}, or lattice noise for l2 and every l_p",
+        remedy=f"use --norm {only}, or lattice noise for l2 and every lp",
     )

@@ -21,7 +21,7 @@ def sample(n, d, seed=0):
 
 @pytest.mark.parametrize(("norm", "power"), [(1, 0.0), (2, 0.5), (math.inf, 1.0)])
 def test_orthogonal_points_have_the_closed_form(norm, power):
-    # x_i = R e_i: R_S = W R N^power / N with power 0, 1/2, 1 for l1, l2, l_inf weights.
+    # x_i = R e_i: R_S = W R N^power / N with power 0, 1/2, 1 for l1, l2, linf weights.
     n, reach, width = 8, 3.0, 2.0
     value = empirical_rademacher(Linear(norm=norm, radius=width), reach * torch.eye(n)).value
     assert value == pytest.approx(width * reach * n**power / n, rel=1e-12)

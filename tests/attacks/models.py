@@ -33,7 +33,7 @@ def linear(classes: int, dim: int, *, seed: int = 0) -> nn.Linear:
 
 
 def linear_distance(model: nn.Linear, x: Tensor, y: Tensor, p: float) -> Tensor:
-    """Exact l_p distance to the nearest other class of a linear model, no box: margin over dual norm."""
+    """Exact lp distance to the nearest other class of a linear model, no box: margin over dual norm."""
     dual = {1.0: float("inf"), 2.0: 2.0, float("inf"): 1.0}[p]
     w, scores = model.weight.detach().double(), model(x).detach().double()
     out = []

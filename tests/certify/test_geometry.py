@@ -29,7 +29,7 @@ def test_needed_is_the_inverse_rounded_against_the_claim(ball, p):
 
 
 def test_other_norms_of_the_l2_ball():
-    """The corner of the l_inf ball and the face of the l1 ball both lie on the l2 sphere or inside."""
+    """The corner of the linf ball and the face of the l1 ball both lie on the l2 sphere or inside."""
     p = 0.9
     two = GaussianBall(1.0, 2.0, 100).radius(p)
     assert GaussianBall(1.0, math.inf, 100).radius(p) == pytest.approx(two / 10)

@@ -220,6 +220,7 @@ def test_a_wrong_class_before_the_attack_counts_only_if_established():
     [
         ("sigma/2 (Phi^-1(pA) - Phi^-1(pB))", "σ/2 (Φ⁻¹(pA) − Φ⁻¹(pB))"),
         ("sigma sqrt(d) / (pA - pB) is an l2 radius", "σ √d / (pA − pB) is an ℓ₂ radius"),
+        ("an l2 radius is an lp radius, and linf", "an ℓ₂ radius is an ℓₚ radius, and ℓ∞"),
         ("an l_inf attack -> R/sqrt(2 pi) <= eps", "an ℓ∞ attack → R/√(2 π) ≤ ε"),
         ("PAC-Bayes, kl form; phi; sigmoid; model2", "PAC-Bayes, kl form; phi; sigmoid; model2"),
     ],
