@@ -109,10 +109,6 @@ class RaySampler:
             self._ray.shutdown()
             self._started = False
 
-    def worker_pids(self) -> list[int]:
-        """Process ids of the workers (on their own machines)."""
-        return self._ray.get([actor.pid.remote() for actor in self._actors])
-
     def counts(self, requests: Sequence[Request]) -> np.ndarray:
         """As ``Sampler.counts``; the row of an input whose cells were lost too often is all -1."""
         totals = np.zeros((len(requests), *self.tally.shape), dtype=np.int64)
@@ -197,6 +193,7 @@ class RaySampler:
             seed=local.seed,
             shape=tuple(local.shape),
             batch_size=local.batch_size,
+            channels_last=local.classifier.channels_last,
             tally=local.tally,
         )
         self._make = ray.remote(num_cpus=0 if on_cuda else 1, num_gpus=int(on_cuda))(_Worker)
@@ -233,6 +230,7 @@ class _Plan:
     seed: int
     shape: tuple[int, ...]
     batch_size: int
+    channels_last: bool
     tally: Tally
 
 
@@ -247,6 +245,7 @@ class _Worker:
             model, num_classes=plan.num_classes, device=plan.device, dtype=plan.dtype, compiled=plan.compiled
         )
         classifier.tolerance = plan.tolerance
+        classifier.lay_out(channels_last=plan.channels_last)
         self._sampler = Sampler(
             classifier,
             plan.noise,
@@ -255,9 +254,6 @@ class _Worker:
             batch_size=plan.batch_size,
             tally=plan.tally,
         )
-
-    def pid(self) -> int:
-        return os.getpid()
 
     def scores(self, rows: torch.Tensor) -> torch.Tensor:
         """What the model here answers to each row by itself."""

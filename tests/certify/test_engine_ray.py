@@ -83,7 +83,6 @@ class FakeRay:
                 return self._ref(error=RayTaskError(error))
 
         return SimpleNamespace(
-            pid=SimpleNamespace(remote=lambda: call("pid")),
             scores=SimpleNamespace(remote=lambda rows: call("scores", rows)),
             counts=SimpleNamespace(remote=lambda requests: call("counts", requests)),
         )
