@@ -4,11 +4,16 @@ bf16 instead of fp32, a GPU instead of a CPU, a compiled graph: each is another 
 it disagrees with the certified one on at most a share q of the noisy inputs around x, then its
 class probability is at least p_A - q, so radius sigma Phi^-1(p_lower - q) holds for the deployed
 model. The share is bounded from samples (Clopper-Pearson, level alpha); by the union bound the
-transferred certificate is wrong with probability at most the run's alpha plus this one.
+transferred certificate is wrong with probability at most the run's alpha plus this one. Every other
+class probability moves by q at most, too, so upper bounds become larger by q.
+
+A transferred record keeps in its details what was certified before ("source"), the flips and the bound
+on them: ``certify verify`` recomputes both steps.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,18 +23,24 @@ from torch import Tensor
 
 from certify.bounds import binomial_upper, check_alpha
 from certify.errors import InvalidInput, InvalidSetting
-from certify.geometry import make_geometry
+from certify.geometry import Geometry, make_geometry
 from certify.identity import same_function
 from certify.inputs import refuse_other_inputs
+from certify.procedures.outcome import complement
 from certify.records import Record, Run, Status
+from certify.store import StoredRun, open_run
+from certify.verification.witness import PLAN
 
 if TYPE_CHECKING:
     from certify.sampling.classifier import BaseClassifier
     from certify.smoothing import Smoothed
 
+#: What a transferred record keeps of the certificate before it.
+_SOURCE = ("label", "radius", "p_lower", "p_upper", "pb_lower", "pb_upper")
+
 
 def transfer(
-    run: Run,
+    run: Run | StoredRun,
     certified: Smoothed,
     deployed: Smoothed,
     x: Any,
@@ -37,16 +48,27 @@ def transfer(
     samples: int = 10_000,
     alpha: float = 1e-3,
     seed: int,
+    store: str | os.PathLike[str] | None = None,
 ) -> Run:
     """The run's certificates carried over from ``certified`` to ``deployed``.
 
-    ``x``: the inputs of the run's records, in their order (n, *shape). ``samples`` noisy copies
-    of each are classified by both; ``alpha`` is spent on the flips, in addition to the run's own.
+    ``run``: what ``certify`` or ``certify.store.read_run`` returned. ``x``: the inputs of its records, in
+    their order (n, *shape). ``samples`` noisy copies of each are classified by both; ``alpha`` is spent on
+    the flips, in addition to the run's own.
+    ``store``: a run directory to write, which ``certify verify`` checks; it needs a run that was read from
+    a directory, as the boundaries of its tests are copied.
     Records that no longer prove anything become abstentions. Raises InvalidSetting where the two
     classifiers do not share noise and sigma, InvalidInput where x does not match the records, and as
     ``Smoothed.predict`` where one of the models has changed or is no fixed function.
     """
     alpha = check_alpha(alpha)
+    source, run = (None, run) if isinstance(run, Run) else (run, run.run)
+    if store is not None and source is None:
+        raise InvalidSetting(
+            "this run cannot be stored",
+            why="the boundaries of its tests are in the run directory, and this is the run without them",
+            remedy="pass certify.store.read_run(DIRECTORY) in place of the run",
+        )
     _check_same(run, certified, deployed)
     x = torch.as_tensor(x)
     if len(x) != len(run):
@@ -64,7 +86,7 @@ def transfer(
         if record.certified:
             flips = count_flips(certified, deployed, row, samples, seed=seed, id=record.index)
             q = binomial_upper(flips, samples, alpha) + certified.noise.tv(row.numel())
-            record = _carried(record, q, geometry.radius(record.p_lower - q), flips)
+            record = _carried(record, q, geometry, flips)
         records.append(record)
     guarantee = (
         f"{run.guarantee} Carried over to deployed numerics ({deployed.classifier.dtype} on "
@@ -72,7 +94,18 @@ def transfer(
         f"{alpha:g}, so the probability of a wrong certificate is at most {run.settings['alpha'] + alpha:g}."
     )
     carried = {"alpha": alpha, "samples": samples, "seed": str(seed), "dtype": deployed.classifier.dtype}
-    return Run(records, run.settings | {"transfer": carried}, guarantee)
+    found = Run(records, run.settings | {"transfer": carried}, guarantee)
+    return found if store is None or source is None else _stored(found, source, store)
+
+
+def _stored(run: Run, source: StoredRun, place: str | os.PathLike[str]) -> Run:
+    """The run in a directory of its own, beside the boundaries that its source rests on."""
+    with open_run(place, run.settings, run.guarantee) as kept:
+        if (plan := source.documents.get(PLAN)) is not None:
+            kept.put_document(PLAN, plan)
+        for record in run:
+            kept.add(record)
+        return kept.run()
 
 
 def _check_same(run: Run, certified: Smoothed, deployed: Smoothed) -> None:
@@ -125,15 +158,24 @@ def _labels(classifier: BaseClassifier, batch: Tensor) -> Sequence[int]:
     return out
 
 
-def _carried(record: Record, q: float, radius: float, flips: int) -> Record:
-    p_lower = max(0.0, record.p_lower - q)
+def _carried(record: Record, q: float, geometry: Geometry, flips: int) -> Record:
+    p_lower, p_upper = max(0.0, record.p_lower - q), min(1.0, record.p_upper + q)
+    radius = geometry.radius(p_lower)
     proved = radius > 0.0
+    source = {name: getattr(record, name) for name in _SOURCE}
+    stale = geometry.details(record.p_lower)
+    details = {key: value for key, value in record.details.items() if key not in stale}
     return replace(
         record,
         status=Status.CERTIFIED if proved else Status.ABSTAINED,
         label=record.label if proved else None,
         radius=min(radius, record.radius),
+        radius_upper=geometry.radius(p_upper),
         p_lower=p_lower,
-        pb_upper=min(1.0, record.pb_upper + q),
-        details={**record.details, "flips": flips, "flip_bound": q},
+        p_upper=p_upper,
+        pb_lower=max(0.0, record.pb_lower - q),
+        pb_upper=complement(p_lower),
+        details=details
+        | (geometry.details(p_lower) if proved else {})
+        | {"flips": flips, "flip_bound": q, "source": source},
     )

@@ -14,6 +14,7 @@ from typing import Any
 from certify.records import Record, Status
 from certify.store.read import StoredRun
 from certify.verification.ball import reach_of
+from certify.verification.carried import carried_fault, source_of
 from certify.verification.dense import dense_checks
 from certify.verification.independent import lower_bound, tail_at_least, upper_bound
 from certify.verification.plan import Plan, PlanFault
@@ -53,6 +54,10 @@ def _recomputed(stored: StoredRun) -> Iterator[Found]:
         yield from dense_checks(stored)
         return
     yield _all("records hold together", list(stored.run), lambda r: record_fault(r, settings))
+    if "transfer" in settings:
+        yield _all("carried over", records, lambda r: carried_fault(r, settings))
+        records = [source_of(r, settings) for r in records]  # what follows is about what was carried over
+        yield _all("sources hold together", records, lambda r: record_fault(r, settings))
     if scores in _SOFT:
         yield _all("bounds", records, lambda r: _SOFT[scores](r, settings))
         if scores == "soft":

@@ -1,6 +1,7 @@
 """Certificates carried over to other numerics stay below what the other model can prove."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,11 @@ from torch import nn
 import certify
 from certify.bounds import binomial_upper
 from certify.errors import InvalidInput, InvalidModel, InvalidSetting, NondeterministicModel
+from certify.records import Record, Run
+from certify.store import read_run
 from certify.transfer import count_flips, transfer
+from certify.verification import verify
+from certify.verification.bounds import recompute
 
 
 def half_space(shift: float):
@@ -95,3 +100,85 @@ def test_mismatches_are_refused():
         transfer(run, a, other, torch.zeros(2, 2), seed=0)
     with pytest.raises(InvalidInput):
         transfer(run, a, a, torch.zeros(3, 2), seed=0)
+
+
+PLANS = {
+    "radius": {"n_max": 4000},
+    "fixed": {"n0": 50, "n": 2000},
+    "decide": {"n_max": 4000, "radius": 0.2},
+    "grid": {"n_max": 4000, "step": 0.125},
+}
+
+
+def carried_over(place, mode="radius", *, noise="gaussian", shift=-0.02):
+    """A stored run and the stored run that it was carried over to, one input on each side of the edge."""
+    options = {"num_classes": 2, "bounds": (0.0, 2.0), "batch_size": 256, "noise": noise}
+    a, b = (certify.Smoothed(half_space(s), 0.5, grid=0.25, **options) for s in (0.0, shift))
+    x = torch.tensor([[0.0, 0.0], [0.5, 0.0], [1.5, 0.0]])
+    a.certify(x, mode=mode, seed=1, store=place / "source", **PLANS[mode])
+    source = read_run(place / "source")
+    transfer(source, a, b, x, samples=500, seed=2, store=place / "carried")
+    return source, read_run(place / "carried")
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "lattice"])
+@pytest.mark.parametrize("mode", PLANS)
+def test_a_stored_transfer_is_recomputed(tmp_path, mode, noise):
+    source, carried = carried_over(tmp_path, mode, noise=noise)
+    assert any(r.details.get("flips") for r in carried.run)
+    done = verify(tmp_path / "carried", level=2)
+    assert done.ok, done.failures
+    assert {"carried over", "sources hold together"} <= {c.name for c in done.checks}
+    for before, after in zip(source.run, carried.run, strict=True):
+        if before.certified:
+            q = after.details["flip_bound"]
+            assert after.p_upper == min(1.0, before.p_upper + q)
+            assert after.pb_lower == max(0.0, before.pb_lower - q)
+            assert after.radius < before.radius or mode in ("decide", "grid")
+            assert after.radius_upper >= before.radius_upper
+        else:
+            assert after == before
+
+
+def test_upper_ends_stay_above_the_truth_of_the_deployed_model(tmp_path):
+    """The deployed half-space is farther away: what bounded the certified model's radius is too small."""
+    source, carried = carried_over(tmp_path, "fixed", shift=0.2)
+    assert source.run[0].radius_upper < 0.7 <= carried.run[0].radius_upper
+
+
+def raised(name, by):
+    return lambda row: row.update({name: row[name] + by})
+
+
+FORGERIES = {
+    "fewer flips": lambda row: row["details"].update(flips=0),
+    "a smaller bound on them": lambda row: row["details"].update(flip_bound=row["details"]["flip_bound"] / 2),
+    "a larger p_lower": raised("p_lower", 1e-3),
+    "a larger radius": raised("radius", 1e-3),
+    "a smaller upper end": raised("p_upper", -1e-3),
+    "a smaller upper radius": raised("radius_upper", -1e-3),
+    "another class": lambda row: row.update(label=1 - row["label"]),
+    "a better source": lambda row: row["details"]["source"].update(p_lower=0.999, pb_upper=0.001),
+    "no source": lambda row: row["details"].pop("source"),
+    "more flips than samples": lambda row: row["details"].update(flips=501),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_transfer_is_named(tmp_path, name):
+    _, carried = carried_over(tmp_path)
+    rows = [r.to_json() for r in carried.run]
+    assert rows[0]["details"]["flips"] > 0
+    FORGERIES[name](rows[0])
+    records = [Record.from_json(row) for row in rows]
+    forged = replace(carried, run=Run(records, carried.settings, carried.guarantee))
+    failed = {check for check, ok, _ in recompute(forged) if not ok}
+    assert failed, name
+
+
+def test_only_a_run_with_its_boundaries_is_stored(tmp_path):
+    a = smoothed(half_space(0.0))
+    run = a.certify(torch.zeros(1, 2), n_max=500, seed=1)
+    with pytest.raises(InvalidSetting, match="read_run"):
+        transfer(run, a, a, torch.zeros(1, 2), samples=100, seed=2, store=tmp_path / "carried")
+    assert not (tmp_path / "carried").exists()
