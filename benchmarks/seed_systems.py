@@ -62,7 +62,7 @@ def main() -> int:
         print(f"running {name}", file=sys.stderr)
         started = time.time()
         section = SECTIONS[name](settings.seeds)
-        section |= {"seconds": round(time.time() - started, 1), "machine": machine()}
+        section = {"seconds": round(time.time() - started, 1), "machine": machine()} | section
         report = json.loads(settings.out.read_text()) if settings.out.exists() else {}
         write(settings.out, report | {name: section})
         print(f"\n## {name}\n\n{table(section['rows'])}\n")
