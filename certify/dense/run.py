@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,24 @@ class SegmentedImage:
 
     record: Record
     maps: PixelMaps
+
+
+@dataclass(frozen=True)
+class PixelContradiction:
+    """A certified pixel that a perturbation within its radius was confirmed to give another class."""
+
+    index: int
+    row: int
+    column: int
+    certified: int
+    found: int
+    radius: float
+    distance: float
+    attempt: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, in field order."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -137,9 +155,9 @@ class SegmentationRun(Sequence[SegmentedImage]):
             labelled=int(smoothed.sum()),
             abstained=1 - certified / max(1, pixels),
             accuracy=float(np.trace(smoothed)) / total,
-            mean_iou=_mean(rows[0]),
+            mean_iou=mean_known(rows[0]),
             plain_accuracy=float(np.trace(plain)) / total,
-            plain_mean_iou=_mean(rows[1]),
+            plain_mean_iou=mean_known(rows[1]),
             class_iou=rows[0],
             plain_class_iou=rows[1],
         )
@@ -160,7 +178,7 @@ class SegmentationRun(Sequence[SegmentedImage]):
             hits[i] = len(reached) - np.searchsorted(reached, radii)
             known[i] = image.maps.known.sum()
         found = zip(radii, hits.T, strict=True)
-        return [_ratio(column, known, float(r), level) for r, column in found]
+        return [ratio_over_images(column, known, float(r), level) for r, column in found]
 
     def certified_share(self, at: Sequence[float] = (0.0,)) -> list[float]:
         """Share of all pixels that are certified at each radius, whatever their class."""
@@ -172,6 +190,25 @@ class SegmentationRun(Sequence[SegmentedImage]):
             pixels += image.maps.certified.size
         return (hits / max(1, pixels)).tolist()
 
+    def contradictions(self, attacks: Any) -> list[PixelContradiction]:
+        """Certified pixels that were confirmed to change their class within their radius; must be empty.
+
+        ``attacks`` iterates outcomes of ``attacks.dense`` (``attack_segmentation`` or
+        ``challenge_segmentation``); only those against the smoothed segmentation count, and of them
+        the pixels whose certified class was the one to be changed, at distances in the run's norm.
+        Raises InvalidSetting where none of them is about an image of this run (other ids).
+        """
+        outcomes = [o for o in attacks if o.smoothed]
+        known = {image.record.index: image for image in self} if outcomes else {}
+        if outcomes and not any(o.index in known for o in outcomes):
+            raise InvalidSetting(
+                "the attacks are about other images than the run",
+                why=f"the run has ids like {next(iter(known), None)}, the attacks like {outcomes[0].index}",
+                remedy="pass the same ids to certify and to attack",
+            )
+        norm = str(self.settings.get("norm", "2"))
+        return [hit for o in outcomes if o.index in known for hit in _hits(o, known[o.index].maps, norm)]
+
     def _need_labels(self, what: str) -> None:
         if not self.labelled:
             raise InvalidSetting(
@@ -179,6 +216,18 @@ class SegmentationRun(Sequence[SegmentedImage]):
                 why="the run has no images, or some have no label map",
                 remedy="pass y to SmoothedSegmentation.certify, or certify a data set with labels",
             )
+
+
+def _hits(outcome: Any, maps: PixelMaps, norm: str) -> Iterator[PixelContradiction]:
+    distance = outcome.nearest(norm)
+    claimed = maps.certified & (outcome.label == maps.selected) & (outcome.found >= 0)
+    for row, column in np.argwhere(claimed & (outcome.found != maps.selected) & (distance <= maps.radius)):
+        yield PixelContradiction(
+            index=outcome.index, row=int(row), column=int(column),
+            certified=int(maps.selected[row, column]), found=int(outcome.found[row, column]),
+            radius=float(maps.radius[row, column]), distance=float(distance[row, column]),
+            attempt=outcome.attempts[int(outcome.by[row, column])].name,
+        )  # fmt: skip
 
 
 def is_segmentation(settings: Any) -> bool:
@@ -207,12 +256,17 @@ def class_iou(table: np.ndarray) -> tuple[float | None, ...]:
     return tuple(float(h / u) if u else None for h, u in zip(hit, union, strict=True))
 
 
-def _mean(values: Sequence[float | None]) -> float:
+def mean_known(values: Sequence[float | None]) -> float:
+    """The mean of the values that are not None, 0 without any."""
     found = [v for v in values if v is not None]
     return math.fsum(found) / max(1, len(found))
 
 
-def _ratio(hits: np.ndarray, known: np.ndarray, at: float, level: float) -> Estimate:
+def ratio_over_images(hits: np.ndarray, known: np.ndarray, at: float, level: float) -> Estimate:
+    """Share ``hits.sum() / known.sum()`` of pixels with Student's interval over images (a ratio estimator).
+
+    ``hits`` and ``known``: (images,) counts of pixels. (0, 1) for a single image.
+    """
     n, total = len(known), float(known.sum())
     value = float(hits.sum()) / max(total, 1.0)
     low, high = 0.0, 1.0
