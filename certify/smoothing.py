@@ -28,6 +28,7 @@ from certify.inputs import naming_input, refuse_other_inputs
 from certify.noise import Noise, make_noise
 from certify.procedures import make_procedure
 from certify.procedures.outcome import Outcome, Procedure
+from certify.procedures.soft_modes import Soft
 from certify.records import Record, Run, Status
 from certify.sampling.classifier import BaseClassifier, Probe
 from certify.sampling.engine import Request, Sampler, drive
@@ -223,6 +224,20 @@ class Smoothed:
         bases = [self._prepared(row) for row in x]
         counts = sampler.counts([Request(i, b, 0, n) for i, b in zip(ids, bases, strict=True)])
         return [_prediction(row, n, alpha) for row in counts]
+
+    def score_histograms(
+        self, x: Any, *, n: int, bins: int, seed: int, ids: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Margin scores of n noisy copies of each row of ``x``, per class: (len(x), num_classes, bins + 1).
+
+        Bins as in the records of soft scores (``certify.procedures``); noise apart from that of ``certify``.
+        """
+        refuse_changed(self.model, self._made_of)
+        x, _ = self._checked(x, None)
+        ids = check_ids(ids, len(x))
+        sampler = self._sampler(x[:8], seed=seed, purpose="predict", procedure=Soft(bins=bins))
+        bases = [self._prepared(row) for row in x]
+        return sampler.counts([Request(i, b, 0, n) for i, b in zip(ids, bases, strict=True)])
 
     def noisy(self, x: Tensor, count: int, *, seed: int, id: int, start: int = 0) -> Tensor:
         """The noisy copies ``start .. start + count`` that ``certify`` classifies.

@@ -96,6 +96,12 @@ def fresh_counts(
             votes = (segmented.votes(opened.dataset.x[[row]], n=samples, seed=fresh_seed, ids=[id])[0]
                      for row, id in zip(rows, ids, strict=True))  # fmt: skip
             return {id: (found, samples) for id, found in zip(ids, votes, strict=True)}
+        if opened.stored.settings["scores"] != "votes":
+            bins = int(opened.stored.settings["mode_options"]["bins"])
+            scored = opened.smoothed.score_histograms(
+                opened.dataset.x[rows], n=samples, bins=bins, seed=fresh_seed, ids=ids
+            )
+            return {r.index: found[r.label].tolist() for r, found in zip(records, scored, strict=True)}
         # Predictions draw from words that certificates never use, so the run's own seed is fresh too.
         found = opened.smoothed.predict(opened.dataset.x[rows], n=samples, seed=fresh_seed, ids=ids)
         return {id: [*p.counts, p.samples - sum(p.counts)] for id, p in zip(ids, found, strict=True)}

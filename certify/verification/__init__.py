@@ -29,10 +29,11 @@ from certify.store.read import StoredRun, read_run
 from certify.store.schema import schema, violation
 from certify.verification.bounds import recompute
 from certify.verification.dense import dense_consistent
-from certify.verification.replay import consistent
+from certify.verification.replay import consistent, scores_consistent
 
-#: Fresh class counts of the given records, by input index: what level 3 asks its caller for. For a
-#: segmentation run (votes (classes, height, width), samples) in place of the counts.
+#: Fresh class counts of the given records, by input index: what level 3 asks its caller for. For soft
+#: scores, samples per bin of the certified class's score; for a segmentation run (votes (classes, height,
+#: width), samples) in place of the counts.
 Replay = Callable[[Sequence[Record]], Mapping[int, Any]]
 
 
@@ -96,12 +97,6 @@ def verify(
         stored = read_run(path)
     except CertifyError as error:
         return Verification(level, (Check("records", False, f"{error.what}: {error.why}"),))
-    if level == 3 and stored.settings.get("scores", "votes") != "votes":
-        raise InvalidSetting(
-            f"{path} cannot be replayed",
-            why="fresh noise is compared by votes, and this run certifies mean scores",
-            remedy="use level 2, which recomputes its bounds from the stored score histograms",
-        )
     checks = [*_whole(stored), *_expected(stored, expect or {})]
     if level >= 2:
         checks += [Check(name, ok, detail) for name, ok, detail in recompute(stored)]
@@ -203,6 +198,8 @@ def _replayed(stored: StoredRun, replay: Replay, subset: int, seed: int | None) 
     names = ", ".join(str(r.index) for r in picked)
     if stored.settings.get("task") == "segmentation":
         fault = dense_consistent(stored, picked, fresh)
+    elif stored.settings.get("scores", "votes") in ("soft", "distribution"):
+        fault = scores_consistent(picked, fresh, stored.settings)
     else:
         fault = consistent(picked, fresh, stored.settings)
     return _check("replay", fault, f"inputs {names} agree with fresh noise")

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from certify.errors import InvalidSetting
 from certify.procedures import make_procedure
 from certify.radii import radius_down
 from certify.records import Record, Run, Status
+from certify.sequential.boundaries import plan_looks
 from certify.store import open_run, read_run
 from certify.verification import verify
 from certify.verification.bounds import recompute
+from certify.verification.replay import _looks
 from tests.certify.sample_run import GUARANTEE, settings
 
 SIGMA = 0.5
@@ -25,7 +26,10 @@ PLANS = {
 }
 
 
-def simulate(plan, leans=(0.3, 0.55, 0.75, 0.97)) -> list[Record]:
+LEANS = (0.3, 0.55, 0.75, 0.97)
+
+
+def simulate(plan, leans=LEANS) -> list[Record]:
     """Input i: class i % 3 has margin scores Beta-distributed with the given mean."""
     rng, records = np.random.default_rng(2), []
     for index, lean in enumerate(leans):
@@ -114,7 +118,53 @@ def test_a_forged_record_is_named(honest, name):
     assert any(f"input {place}:" in detail for _, ok, detail in found if not ok), found
 
 
-def test_votes_cannot_replay_mean_scores(honest):
+def fresh_scores(plan, *, leans=LEANS, n=1000, seed=0):
+    """Replays as a caller does: new scores of the certified class, in the plan's bins."""
+
+    def replay(records):
+        rng, found = np.random.default_rng(seed), {}
+        for r in records:
+            mean = leans[r.index] if r.label == r.index % 3 else (1 - leans[r.index]) / 2
+            scores = rng.beta(8 * mean, 8 * (1 - mean), n)
+            bins = np.searchsorted(plan.thresholds, scores, side="right")
+            found[r.index] = np.bincount(bins, minlength=len(plan.thresholds) + 1).tolist()
+        return found
+
+    return replay
+
+
+def plan_of(path):
+    said = read_run(path).settings
+    scores, mode, options = next(p for p in PLANS.values() if p[:2] == (said["scores"], said["mode"]))
+    return make_procedure(mode, scores=scores, sigma=SIGMA, tv=1e-9, **options)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_fresh_scores_agree_with_an_honest_run(honest, seed):
     path, _ = honest
-    with pytest.raises(InvalidSetting, match="mean scores"):
-        verify(path, level=3, replay=lambda records: {})
+    done = verify(path, level=3, replay=fresh_scores(plan_of(path), seed=seed), seed=seed)
+    assert done.ok, done.failures
+
+
+@pytest.mark.parametrize("by", [-0.15, 0.15])
+def test_fresh_scores_refute_another_classifier(honest, by):
+    path, _ = honest
+    leans = [min(0.99, lean + by) for lean in LEANS]
+    done = verify(path, level=3, replay=fresh_scores(plan_of(path), leans=leans), seed=0)
+    assert [c.name for c in done.failures] == ["replay"]
+    assert "with fresh noise" in done.failures[0].detail
+
+
+def test_a_replay_must_answer_for_every_input_in_its_bins(honest):
+    path, _ = honest
+    for nothing in ({}, {place: [5, 5] for place in range(4)}):
+        done = verify(path, level=3, replay=lambda records, answer=nothing: answer, seed=0)
+        assert "was not sampled again" in done.failures[0].detail
+
+
+def test_replays_share_their_level_among_the_looks():
+    """As many looks as the procedure plans, or a best look chosen among them would be called a fault."""
+    for first, growth, n_max in ((64, 1.2, 3000), (1, 1.05, 200), (500, 2.0, 100), (64, 1.2, 64)):
+        said = {"mode_options": {"first": first, "growth": growth, "n_max": n_max}}
+        assert _looks(said) == len(plan_looks(first, growth, n_max))
+    assert _looks({"mode_options": {"n": 100}}) == 1

@@ -83,3 +83,21 @@ def test_an_imported_log_is_never_verified(cli, copy, tmp_path):
     assert verdict(cli, tmp_path / "imported", "--level", 1) == {}
     for level in (2, 3):
         assert "without the votes" in verdict(cli, tmp_path / "imported", "--level", level)["bounds"]
+
+
+@pytest.mark.parametrize("scores", [("soft",), ("distribution", "--mode", "fixed", "--n0", 50, "--n", 500)])
+def test_soft_scores_are_sampled_again(cli, checkpoint, tmp_path, monkeypatch, scores):
+    run = tmp_path / "soft"
+    done = cli("radius", "-m", checkpoint, "-s", 0.25, "--limit", 4, "--n-max", 1000, "--out", run,
+               "--scores", *scores)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    again = cli("verify", run, "--level", 3)
+    assert again.exit_code == 0, again.output
+    assert "agree with fresh noise" in again.stdout
+    from certify import Smoothed
+
+    honest = Smoothed.score_histograms
+    monkeypatch.setattr(Smoothed, "score_histograms", lambda *a, **k: honest(*a, **k)[:, :, ::-1])
+    other = cli("verify", run, "--level", 3)
+    assert other.exit_code == 1
+    assert "the run does not hold: replay" in other.stdout
