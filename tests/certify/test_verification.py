@@ -259,6 +259,7 @@ def test_the_second_arithmetic_imports_nothing_of_the_first():
         "certify.verification.soft",
         "certify.verification.plan",
         "certify.verification.ball",
+        "certify.verification.carried",
         "certify.verification.settings",
         "certify.store",
     }
@@ -266,6 +267,7 @@ def test_the_second_arithmetic_imports_nothing_of_the_first():
         "independent",
         "plan",
         "bounds",
+        "carried",
         "replay",
         "ball",
         "settings",
