@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from certify.contract import check_model, check_output
 from certify.errors import InvalidSetting, NondeterministicModel
 from certify.sampling.arithmetic import arithmetic
-from certify.sampling.lanes import independent_copy, run_in_lanes
+from certify.sampling.lanes import COPIES_BYTES, independent_copy, run_in_lanes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
@@ -78,14 +78,29 @@ class BaseClassifier:
         self.device = torch.device(device) if device is not None else _device_of(model)
         self.model = _placed(model, self.device, DTYPES[dtype])
         self._forward = torch.compile(self.model) if compiled else self.model
+        self.channels_last = False
         self.tolerance = _FLOOR[dtype]
         self.alone = 0
         #: Whether rows handed in may be overwritten: nobody reads them after the forward pass.
         self.rows_are_its_own = False
 
+    def lay_out(self, *, channels_last: bool) -> bool:
+        """Evaluate batches with their channels last in memory, which suits many convolutions, or no longer.
+
+        Batches only: the classifier remains what the model as it came says of one input alone.
+        Returns whether batches are laid out that way: False for models without 2-D convolutions, large
+        or compiled ones, and those that cannot be copied.
+        """
+        if self.compiled:
+            return False
+        twin = _in_channels_last(self.model) if channels_last else None
+        self.channels_last = twin is not None
+        self._forward = self.model if twin is None else twin
+        return self.channels_last
+
     def logits(self, batch: Tensor) -> Tensor:
         """Raw scores of a batch on this classifier's device, float32 or wider."""
-        return self._run(self._forward, batch)
+        return self._run(self._forward, batch, channels_last=self.channels_last)
 
     def votes(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Class of every row (``num_classes`` where a logit is not finite) and a doubt mask.
@@ -135,8 +150,17 @@ class BaseClassifier:
                 return []
             twin = BaseClassifier(model, num_classes=self.num_classes, device=self.device, dtype=self.dtype)
             twin.rows_are_its_own = True
+            if self.channels_last:
+                twin.model.to(memory_format=torch.channels_last)
+                twin.channels_last = True
             twins.append(twin)
         return twins
+
+    def again(self) -> BaseClassifier:
+        """Another classifier of the same model that evaluates batches the same way."""
+        twin = copy.copy(self)
+        twin.alone = 0
+        return twin
 
     def probe(
         self, samples: Tensor, batch_sizes: tuple[int, ...], *, lanes: Sequence[BaseClassifier] = ()
@@ -195,10 +219,14 @@ class BaseClassifier:
             return self.logits(batch)[: len(samples)]
         return torch.cat([self.logits(part) for part in samples.split(size)])
 
-    def _run(self, forward: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    def _run(
+        self, forward: Callable[[Tensor], Tensor], batch: Tensor, *, channels_last: bool = False
+    ) -> Tensor:
+        last = channels_last and batch.dim() == 4
         with torch.inference_mode():
             # A copy: a model may write into its input, and the caller's rows are read again.
-            out = forward(batch.to(DTYPES[self.dtype], copy=not self.rows_are_its_own))
+            own = batch.to(DTYPES[self.dtype], copy=not self.rows_are_its_own)
+            out = forward(own.contiguous(memory_format=torch.channels_last) if last else own)
             self.check(out, len(batch))
             return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
 
@@ -215,6 +243,16 @@ def _difference(scores: Tensor, expected: Tensor, unit: Tensor) -> float:
     if not torch.equal(scores.isfinite(), expected.isfinite()):
         return float("inf")
     return float(((scores - expected).abs() / unit).nan_to_num().max())
+
+
+def _in_channels_last(model: Any) -> nn.Module | None:
+    """A copy of the model whose convolutions keep channels last, or None where that is no use or no copy."""
+    if not isinstance(model, nn.Module) or not any(isinstance(m, nn.Conv2d) for m in model.modules()):
+        return None
+    if sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()]) > COPIES_BYTES:
+        return None
+    twin: Any = independent_copy(model)  # torch's own stubs miss this form of ``to``
+    return None if twin is None else twin.to(memory_format=torch.channels_last)
 
 
 def _device_of(model: Any) -> torch.device:

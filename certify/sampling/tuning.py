@@ -1,4 +1,4 @@
-"""Pick the batch size and the number of lanes that cost least per sample on this machine."""
+"""Pick the batch size, the memory layout and the number of lanes that cost least per sample here."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ CPU_SIZES = (64, 128, 256, 512, 2048)
 CUDA_SIZES = (256, 512, 1024, 2048, 4096)
 #: Stop trying larger batches once a single one takes this long: tuning must not cost the run.
 PATIENCE_S = 2.0
+#: ... or once so much time is spent on one of the two choices.
+BUDGET_S = 3.0
 
 
 def choose_batch_size(classifier: BaseClassifier, noise: Noise, examples: Tensor) -> int:
@@ -29,7 +31,7 @@ def choose_batch_size(classifier: BaseClassifier, noise: Noise, examples: Tensor
     """
     on_cuda = classifier.device.type == "cuda"
     base = noise.prepare(examples[0], device=classifier.device)
-    best, best_cost = 1, float("inf")
+    best, best_cost, begun = 1, float("inf"), time.perf_counter()
     for size in CUDA_SIZES if on_cuda else CPU_SIZES:
         try:
             cost = _seconds_per_sample(classifier, noise, base, examples.shape[1:], size)
@@ -37,33 +39,64 @@ def choose_batch_size(classifier: BaseClassifier, noise: Noise, examples: Tensor
             break
         if cost < best_cost:
             best, best_cost = size, cost
-        if cost * size > PATIENCE_S:
+        if cost * size > PATIENCE_S or time.perf_counter() - begun > BUDGET_S:
             break
     return best
 
 
 def choose_lanes(classifier: BaseClassifier, noise: Noise, example: Tensor, batch_size: int) -> int:
-    """As many lanes as torch has threads where that is faster than one batch after the other, else 1."""
+    """The fastest number of lanes, 1 or as many as torch has threads.
+
+    Leaves ``classifier`` evaluating batches with channels last in memory if that is faster still. Votes
+    depend on neither. Memory layout and lanes are timed together: what suits one thread may not suit two.
+    """
+    base = noise.prepare(example, device=classifier.device)
+    rows = torch.empty(batch_size, *example.shape, device=classifier.device)
+    noise.fill(rows, bases=[base], ids=[0], starts=[0], counts=[batch_size], seed=0)
     lanes = lanes_worth_trying(classifier.model)
-    if lanes < 2 or not (copies := classifier.copies(lanes)):
+    if lanes > 1 and not keeps_to_itself(classifier.logits, rows.clone()):
+        lanes = 1
+    layouts = (False, True) if _suits_channels_last(classifier, rows) else (False,)
+    if lanes == 1 and len(layouts) == 1:
         return 1
-    rows = example.to(classifier.device).expand(batch_size, *example.shape).clone()
-    if not keeps_to_itself(classifier.logits, rows):
-        return 1
-    plain, wide = (
-        Sampler(classifier, noise, seed=0, shape=example.shape, batch_size=batch_size, lanes=c)
-        for c in ((), copies)
-    )
-    request = [Request(0, noise.prepare(example, device=classifier.device), 0, 4 * lanes * batch_size)]
-    times: dict[Sampler, list[float]] = {plain: [], wide: []}
-    for _ in range(3):
-        for sampler, taken in times.items():
+    race = {}
+    for last in layouts:
+        classifier.lay_out(channels_last=last)
+        for number in {1, lanes}:
+            copies = classifier.copies(number) if number > 1 else [classifier.again()]
+            if copies:
+                race[last, number] = Sampler(
+                    classifier, noise, seed=0, shape=example.shape, batch_size=batch_size, lanes=copies
+                )
+    last, number = _fastest(race, [Request(0, base, 0, 2 * lanes * batch_size)])
+    classifier.lay_out(channels_last=last)
+    return number
+
+
+def _fastest(race: dict[tuple[bool, int], Sampler], request: list[Request]) -> tuple[bool, int]:
+    """Who counts the request in the least time, in up to three rounds."""
+    times: dict[tuple[bool, int], list[float]] = {runner: [] for runner in race}
+    start = time.perf_counter()
+    while len(times[False, 1]) < 3 and (not times[False, 1] or time.perf_counter() - start < BUDGET_S):
+        for runner, taken in times.items():
             began = time.perf_counter()
-            sampler.counts(request)
+            race[runner].counts(request)
             taken.append(time.perf_counter() - began)
             if taken[-1] > PATIENCE_S:  # so slow a model keeps all cores busy by itself
-                return 1
-    return lanes if min(times[wide]) < min(times[plain]) else 1
+                return False, 1
+    return min(times, key=lambda runner: min(times[runner]))
+
+
+def _suits_channels_last(classifier: BaseClassifier, rows: Tensor) -> bool:
+    """Whether the model is the same function, up to rounding, with channels last in memory."""
+    if rows.dim() != 4 or not classifier.lay_out(channels_last=True):
+        return False
+    try:
+        return classifier.same_function(rows[:8], classifier.logits(rows)[:8])
+    except RuntimeError:  # torch's word for a view that this layout does not have
+        return False
+    finally:
+        classifier.lay_out(channels_last=False)
 
 
 def _seconds_per_sample(classifier, noise, base, shape, size: int) -> float:
