@@ -242,8 +242,9 @@ def refuse_other_directories(run: Path) -> None:
     if not (run / "records.sqlite").is_file():
         raise UnreadableFile(
             f"{run} is not a run directory",
-            why="it holds no records.sqlite",
-            remedy="give the directory that `certify radius` wrote (its --out, or the path it printed)",
+            why="it is a file" if run.is_file() else "it holds no records.sqlite",
+            remedy="give the directory that `certify radius` wrote (its --out, or the path it printed)"
+            + (f"; a checkpoint is named with --model {run}" if run.is_file() else ""),
         )
 
 

@@ -33,6 +33,7 @@ def merge(
         common.print_json(summary)
         return
     console = common.tables()
-    console.print(f"{len(shards)} shards, {len(run)} inputs, digest {summary['digest'][:16]}...")
+    parts = f"{len(shards)} shard{'' if len(shards) == 1 else 's'}"
+    console.print(f"{parts}, {len(run)} inputs, digest {summary['digest'][:16]}...")
     console.print(f"run directory: {out}", soft_wrap=True)
     common.say_next(f"certify verify {out}")

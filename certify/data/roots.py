@@ -27,9 +27,12 @@ def find_file(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
 
 def not_found(dataset: str, root: Path, layout: str, *, download: bool = False) -> DataNotFound:
     """The error for a data set whose files are not there: where, in which layout, what to do."""
-    fetch = ", or add --download to fetch it" if download else ""
+    fetch = (
+        f", or fetch it: certify train --data {dataset} --download --out {dataset}.pt "
+        f'(in Python: certify.data.load("{dataset}", download=True))'
+    )
     return DataNotFound(
         f"data set {dataset!r} was not found under {root}",
         why=f"expected {layout}",
-        remedy=f"give its folder with --data-root (or the variable CERTIFY_DATA){fetch}",
+        remedy=f"give its folder with --data-root (or the variable CERTIFY_DATA){fetch if download else ''}",
     )

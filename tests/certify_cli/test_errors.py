@@ -64,6 +64,8 @@ MISTAKES = [
     (("import", "{tmp}/no.tsv", "--sigma", "0.25", "--out", "{tmp}/imported"), "UnreadableFile", "no.tsv"),
     (("attack",), "InvalidSetting", "--model"),
     (("attack", "{tmp}/norun"), "UnreadableFile", "run directory"),
+    (("attack", "{ckpt}"), "UnreadableFile", "a checkpoint is named with --model"),
+    ((*RADIUS, "--data", "cifar10", "--data-root", "{tmp}"), "DataNotFound", "train --data cifar10"),
     (("attack", "{run}", "--norm", "7"), "InvalidSetting", "norm"),
     (("attack", "{run}", "--eps", "-1"), "InvalidSetting", "eps"),
     (("attack", "{run}", "--preset", "deadly"), "InvalidSetting", "preset"),
