@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from certify.bounds import binomial_lower
@@ -53,8 +52,11 @@ def simultaneous(run: Run, *, inputs: int | None = None) -> list[float]:
         )
     geometry = geometry_of(settings)
     alpha = settings["alpha"] / max(1, m)
-    proved = _fixed if settings["mode"] == "fixed" else _nested
-    return [proved(r, settings["mode_options"], alpha, geometry) if r.certified else 0.0 for r in run]
+    options = settings["mode_options"]
+    if settings["mode"] == "fixed":
+        return [_fixed(r, options, alpha, geometry) if r.certified else 0.0 for r in run]
+    plan = _plan(options, alpha)
+    return [_nested(r, plan, geometry) if plan and r.certified else 0.0 for r in run]
 
 
 def geometry_of(settings: dict[str, Any]) -> Geometry:
@@ -77,8 +79,7 @@ def _fixed(record: Record, options: dict[str, Any], alpha: float, geometry: Geom
     return min(record.radius, geometry.radius(p))
 
 
-def _nested(record: Record, options: dict[str, Any], alpha: float, geometry: Geometry) -> float:
-    plan = _plan(options, alpha)
+def _nested(record: Record, plan: Grid | Radius, geometry: Geometry) -> float:
     looks = plan.tests.looks
     # The last look alone: a smaller set of events than "some look", so the bound stays valid.
     last = int(record.details["look"])
@@ -93,11 +94,14 @@ def _nested(record: Record, options: dict[str, Any], alpha: float, geometry: Geo
     return min(record.radius, geometry.radius(p_lower) if radius is None else radius)
 
 
-def _plan(options: dict[str, Any], alpha: float) -> Grid | Radius:
+def _plan(options: dict[str, Any], alpha: float) -> Grid | Radius | None:
+    """The run's plan at another level; None where n_max unanimous votes prove nothing at it."""
     names = {"radii", "p_targets", "n_max", "slack", "first", "growth", "gamma", "tv"}
     known = {k: _tuple(v) for k, v in options.items() if k in names}
-    plan = Grid(**known) if "radii" in known else Radius(**known)
-    return replace(plan, alpha=alpha)
+    try:
+        return Grid(**known, alpha=alpha) if "radii" in known else Radius(**known, alpha=alpha)
+    except InvalidSetting:
+        return None  # the same options made the run: only the level is out of reach
 
 
 def _tuple(value: Any) -> Any:

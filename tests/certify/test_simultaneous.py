@@ -64,3 +64,12 @@ def test_decide_runs_and_lost_inputs_are_refused():
     fixed = smoothed().certify(torch.zeros(2, 2), mode="fixed", n=100, seed=1)
     with pytest.raises(InvalidSetting):
         fixed.simultaneous(inputs=1)
+
+
+@pytest.mark.parametrize("mode", ["radius", "grid"])
+def test_where_unanimous_votes_prove_nothing_together_every_radius_is_zero(mode):
+    """8 of 8 votes: 2**-8 < 0.1 proves one input, at 0.1 / 1000 nothing is left to prove."""
+    run = smoothed().certify(torch.full((2, 2), 1.5), mode=mode, alpha=0.1, n_max=8, seed=1, **MODES[mode])
+    assert all(r.certified for r in run)
+    assert (np.array(run.simultaneous()) <= [r.radius for r in run]).all()
+    assert run.simultaneous(inputs=1000) == [0.0, 0.0]
