@@ -15,10 +15,14 @@ import certify
 
 @dataclass(frozen=True)
 class Fixture:
+    """A network and the inputs that it is attacked on, in the box ``bounds``."""
+
     name: str
     model: nn.Module
     x: Tensor
     y: Tensor
+    bounds: tuple[float, float] = (0.0, 1.0)
+    classes: int = 10
 
 
 # -- fixtures -----------------------------------------------------------------------------------
@@ -88,8 +92,3 @@ def fit(model: nn.Module, x: Tensor, y: Tensor, *, seed: int, epochs: int = 40, 
             F.cross_entropy(model(inputs), labels).backward()
             optimiser.step()
     return model.eval()
-
-
-# -- the tools ----------------------------------------------------------------------------------
-
-#: (model, x, y, norm name, eps) -> adversarial inputs; the input itself where the tool found nothing.

@@ -1,35 +1,38 @@
 """Our attacks beside pyautoattack, torchattacks and foolbox: who breaks what, and for how much.
 
-    python benchmarks/attack_strength.py --small     a minute: 24 digits
-    python benchmarks/attack_strength.py             digits and MNIST, the table of docs/results.md
+    python benchmarks/attack_strength.py --small           a minute: 24 digits
+    python benchmarks/attack_strength.py                   the tables of docs/benchmarks.md
+    python benchmarks/attack_strength.py --only repeats    misses per seed, on inputs near the boundary
 
 Every tool attacks the same inputs of the same model in one process. What a tool claims is judged by
 ``attacks.judge`` like our own candidates, so "broken" means the same thing in every row: inside the
 ball and the box, and misclassified in single precision, double precision and alone. ``we miss``
 counts inputs that the tool breaks, confirmed, and our preset ``standard`` does not; ``it misses``
-the reverse. The peers are optional: ``pip install -c constraints.txt --no-deps pyautoattack
-torchattacks foolbox eagerpy`` (and GitPython, which foolbox imports).
+the reverse. A part that is not run again stays in the results file as it is. The peers are optional:
+``pip install -c constraints.txt --no-deps pyautoattack torchattacks foolbox eagerpy`` (and GitPython,
+which foolbox imports).
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import certify
 from attacks import Threat, attack
 from attacks.confirmation import Confirmer
-from attacks.judge import Judge
 from attacks.losses import margin
 from attacks.minimal import bisect
 from attacks.oracle import Oracle
@@ -39,174 +42,115 @@ from attacks.smoothed import Blur, on_lattice, sigma_of, smoothed_pgd
 try:
     import common
     from attack_fixtures import Fixture, fixtures
+    from attack_fresh import FRESH, REPEATED, fresh
+    from attack_tools import TOOLS, Counted, run
 except ImportError:  # imported as a module of the benchmarks folder
     from benchmarks import common
     from benchmarks.attack_fixtures import Fixture, fixtures
+    from benchmarks.attack_fresh import FRESH, REPEATED, fresh
+    from benchmarks.attack_tools import TOOLS, Counted, run
 
 DIGITS = (("cnn", "inf", 0.05), ("cnn", "2", 0.5), ("mlp", "inf", 0.05), ("mlp", "2", 0.5),
           ("cnn-pgd", "inf", 0.2), ("cnn-pgd", "2", 0.6), ("cnn", "1", 1.5))  # fmt: skip
 MNIST = (("mnist-cnn", "inf", 0.1), ("mnist-cnn", "2", 1.0))
-
-
-class Counted(nn.Module):
-    """A model that counts the inputs it is evaluated and differentiated on."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model, self.forwards, self.backwards = model, 0, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.forwards += len(x)
-        out = self.model(x)
-        if out.requires_grad:
-            out.register_hook(self._differentiated)
-        return out
-
-    def _differentiated(self, gradient: Tensor) -> None:
-        self.backwards += len(gradient)
-
-
-Tool = Callable[[nn.Module, Tensor, Tensor, str, float], Tensor]
-
-
-def pyautoattack_standard(model, x, y, p, eps) -> Tensor:
-    import pyautoattack
-
-    runner = pyautoattack.AutoAttack(model, norm=f"L{p}", eps=eps, seed=0, version="standard")
-    runner.verbose = False
-    return runner.run_standard_evaluation(x.clone(), y, batch_size=250)[0]
-
-
-def torchattacks_at_strength(model, x, y, p, eps) -> Tensor:
-    """torchattacks' four components with the official numbers of steps, each on what is left."""
-    import torchattacks as ta
-
-    norm, classes = f"L{p}", 10
-    parts = (
-        ta.APGD(model, norm=norm, eps=eps, steps=100, loss="ce"),
-        ta.APGDT(model, norm=norm, eps=eps, steps=100, n_classes=classes),
-        ta.FAB(model, norm=norm, eps=eps, steps=100, n_restarts=1, multi_targeted=True, n_classes=classes),
-        ta.Square(model, norm=norm, eps=eps, n_queries=5000),
-    )
-    return _cascade(model, x, y, parts)
-
-
-def torchattacks_autoattack(model, x, y, p, eps) -> Tensor:
-    """torchattacks' own AutoAttack, which takes 10 steps where the official one takes 100."""
-    import torchattacks as ta
-
-    return ta.AutoAttack(model, norm=f"L{p}", eps=eps, version="standard", n_classes=10, seed=0)(x, y)
-
-
-def foolbox_pgd(model, x, y, p, eps) -> Tensor:
-    """foolbox's PGD, 100 steps of 2.5 eps / 100, five restarts."""
-    import foolbox
-
-    kind = (
-        foolbox.attacks.LinfPGD
-        if p == "inf"
-        else foolbox.attacks.L2PGD
-        if p == "2"
-        else foolbox.attacks.L1PGD
-    )
-    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
-    best = x.clone()
-    for _ in range(5):
-        left = (model(best).argmax(1) == y).nonzero().squeeze(1)
-        if len(left):
-            found = kind(rel_stepsize=2.5 / 100, steps=100)(wrapped, x[left], y[left], epsilons=eps)[1]
-            best[left] = found.detach()
-    return best
-
-
-def _cascade(model, x, y, parts) -> Tensor:
-    best = x.clone()
-    for part in parts:
-        left = (model(best).argmax(1) == y).nonzero().squeeze(1)
-        if len(left):
-            best[left] = part(x[left], y[left]).detach()
-    return best
-
-
-TOOLS: dict[str, tuple[str, Tool, tuple[str, ...]]] = {
-    "pyautoattack": ("pyautoattack", pyautoattack_standard, ("1", "2", "inf")),
-    "torchattacks, 100 steps": ("torchattacks", torchattacks_at_strength, ("2", "inf")),
-    "torchattacks.AutoAttack": ("torchattacks", torchattacks_autoattack, ("2", "inf")),
-    "foolbox PGD-100 x 5": ("foolbox", foolbox_pgd, ("1", "2", "inf")),
-}
+OURS = "standard (ours)"
+PARTS = ("threats", "fresh", "minimal", "smoothed", "repeats")
 
 
 def compare(fixture: Fixture, p: str, eps: float) -> list[dict[str, Any]]:
     """One row per tool on one model and threat."""
-    x, y, threat = fixture.x, fixture.y, Threat(p, eps)
     counted = Counted(fixture.model)
     began, cpu = time.perf_counter(), time.process_time()
-    run = attack(counted, x, y, threat=threat, preset="standard", seed=0)
-    wall, cpu = time.perf_counter() - began, time.process_time() - cpu
-    ours = np.array([o.broken for o in run])
-    standing = np.array([o.status == "survived" for o in run])
-    clean = np.array([o.clean_correct for o in run])
+    outcomes = attack(counted, fixture.x, fixture.y, threat=Threat(p, eps, bounds=fixture.bounds), seed=0)
+    took = {"seconds": time.perf_counter() - began, "cpu seconds": time.process_time() - cpu}
+    ours = np.array([o.broken for o in outcomes])
+    clean = np.array([o.clean_correct for o in outcomes])
+    standing = float(np.mean([o.status == "survived" for o in outcomes]))
+    about = {"model": fixture.name, "norm": p, "eps": eps, "inputs": len(ours)}
+    n, counts = len(ours), outcomes.counts()
     rows = [
-        _row(
-            fixture,
-            p,
-            eps,
-            "standard (ours)",
-            wall,
-            cpu,
-            counted,
-            standing,
-            run.counts()["unconfirmed"],
-            0,
-            0,
-        )
-    ]
-    judge = Judge(fixture.model, p=threat.p, box=threat.box)
-    for name, (package, tool, norms) in TOOLS.items():
-        if p not in norms or importlib.util.find_spec(package) is None:
+        about | {
+            "tool": OURS, "survived": standing, "refused by the judge": counts["unconfirmed"],
+            "we miss": 0, "it misses": 0, "forwards per input": counted.forwards / n,
+            "backwards per input": counted.backwards / n,
+        } | took
+    ]  # fmt: skip
+    for tool in TOOLS:
+        if not tool.takes(fixture, p):
             continue
-        counted = Counted(fixture.model).eval()
         began, cpu = time.perf_counter(), time.process_time()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = tool(counted, x, y, p, eps)
-        wall, cpu = time.perf_counter() - began, time.process_time() - cpu
-        claimed = clean & (fixture.model(found).argmax(1) != y).numpy()
-        at = torch.from_numpy(claimed.nonzero()[0])
-        verdicts = judge.verdicts(x[at], y[at], found[at], torch.full((len(at),), eps))
-        broken = np.zeros(len(x), dtype=bool)
-        broken[at.numpy()] = [v.broken for v in verdicts]
-        missed_by_us, missed_by_it = int((broken & ~ours).sum()), int((ours & ~broken).sum())
-        refused = int(claimed.sum() - broken.sum())
+        found = run(tool, fixture, p, eps)
+        took = {"seconds": time.perf_counter() - began, "cpu seconds": time.process_time() - cpu}
         rows.append(
-            _row(
-                fixture,
-                p,
-                eps,
-                name,
-                wall,
-                cpu,
-                counted,
-                clean & ~broken,
-                refused,
-                missed_by_us,
-                missed_by_it,
-            )
-        )
+            about | {
+                "tool": tool.name, "survived": float((clean & ~found.broken).mean()),
+                "refused by the judge": int((found.claimed & ~found.broken).sum()),
+                "we miss": int((found.broken & ~ours).sum()), "it misses": int((ours & ~found.broken).sum()),
+                "forwards per input": found.forwards / n, "backwards per input": found.backwards / n,
+            } | took
+        )  # fmt: skip
     peer = next((r for r in rows if r["tool"] == "pyautoattack"), None)
     for row in rows:
         row["time / pyautoattack"] = None if peer is None else row["seconds"] / peer["seconds"]
     return rows
 
 
-def _row(fixture, p, eps, tool, wall, cpu, counted, standing, refused, we_miss, it_misses) -> dict[str, Any]:
-    n = len(fixture.x)
-    return {
-        "model": fixture.name, "norm": p, "eps": eps, "inputs": n, "tool": tool,
-        "survived": float(standing.mean()), "refused by the judge": refused, "we miss": we_miss,
-        "it misses": it_misses, "seconds": wall, "cpu seconds": cpu,
-        "forwards per input": counted.forwards / n, "backwards per input": counted.backwards / n,
+# -- repeated runs near the boundary ------------------------------------------------------------
+
+
+def repeats(fixture: Fixture, p: str, eps: float, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Misses per seed of every tool, on inputs whose nearest known distance is within 10 % of eps.
+
+    A miss is an input that this run of the tool leaves standing and some run of some tool breaks,
+    confirmed. One run of each tool says little: near the boundary a few random starts decide.
+    """
+    nearest = attack(fixture.model, fixture.x, fixture.y, threat=Threat(p, bounds=fixture.bounds),
+                     preset="minimal", seed=len(seeds))  # fmt: skip
+    near = [i for i, o in enumerate(nearest) if o.broken and abs((o.distance or 0.0) / eps - 1) <= 0.1]
+    some = replace(fixture, x=fixture.x[near], y=fixture.y[near])
+    tools = [t for t in TOOLS if t.takes(fixture, p) and t.name != "torchattacks.AutoAttack"]
+    if not near:
+        return []
+    threat = Threat(p, eps, bounds=fixture.bounds)
+    broken = {
+        OURS: np.array([
+            [o.broken for o in attack(some.model, some.x, some.y, threat=threat, ids=near, seed=seed)]
+            for seed in seeds
+        ])
     }  # fmt: skip
+    for tool in tools:
+        broken[tool.name] = np.array([run(tool, some, p, eps, seed).broken for seed in seeds])
+    breakable = np.any([b.any(0) for b in broken.values()], axis=0)
+    return [
+        {
+            "model": fixture.name, "norm": p, "eps": eps, "near": len(near),
+            "breakable": int(breakable.sum()), "tool": name, "seeds": len(seeds),
+            "misses": [int(m) for m in (breakable & ~b).sum(1)],
+        }
+        for name, b in broken.items()
+    ]  # fmt: skip
+
+
+def summed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Misses per seed of each tool over all threats it takes, beside our own on the same threats."""
+    out = []
+    for tool in dict.fromkeys(r["tool"] for r in rows):
+        cases = [r for r in rows if r["tool"] == tool]
+        where = {(r["model"], r["norm"], r["eps"]) for r in cases}
+        ours = [r for r in rows if r["tool"] == OURS and (r["model"], r["norm"], r["eps"]) in where]
+        out.append(
+            {
+                "tool": tool, "threats": len(cases), "seeds": cases[0]["seeds"],
+                "breakable": sum(r["breakable"] for r in cases),
+                "misses per seed": common.over_seeds([float(v) for v in _per_seed(cases)]),
+                "ours on the same": common.over_seeds([float(v) for v in _per_seed(ours)]),
+            }
+        )  # fmt: skip
+    return out
+
+
+def _per_seed(rows: Sequence[dict[str, Any]]) -> list[int]:
+    return [sum(column) for column in zip(*(r["misses"] for r in rows), strict=True)]
 
 
 # -- minimal distances --------------------------------------------------------------------------
@@ -334,25 +278,34 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="24 digits, three threats")
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--mnist-limit", type=int, default=50)
-    parser.add_argument("--only", nargs="*", choices=["threats", "minimal", "smoothed"])
+    parser.add_argument("--fresh-limit", type=int, default=50, help="inputs per fixture of fresh and repeats")
+    parser.add_argument("--seeds", type=int, default=5, help="runs per tool and threat of repeats")
+    parser.add_argument("--only", nargs="*", choices=PARTS, help="default: all but repeats")
+    parser.add_argument("--models", nargs="*", help="of the fixtures of fresh and repeats, these only")
     parser.add_argument("--out", type=Path, default=common.RESULTS / "attack_strength.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    parts: set[str] = set(args.only or PARTS[:-1]) - ({"fresh"} if args.small else set())
+    report = json.loads(args.out.read_text()) if args.out.exists() else {}
+    report |= {"benchmark": "attack_strength", "machine": common.machine()}
+    if parts & {"threats", "minimal", "smoothed"}:
+        _tuned(args, parts, report)
+    if parts & {"fresh", "repeats"}:
+        _untuned(args, parts, report)
+    common.write(args.out, report)
+    print(f"written to {args.out}")
+
+
+def _tuned(args: argparse.Namespace, parts: set[str], report: dict[str, Any]) -> None:
+    """The fixtures that the presets were developed on."""
     limit = 24 if args.small else args.limit
-    parts = set(args.only or ("threats", "minimal", "smoothed"))
     cases = DIGITS[1::2] if args.small else DIGITS
     models = fixtures(limit, {c[0] for c in cases} | {"cnn-noise"})
     if not args.small:
         models |= fixtures(args.mnist_limit, {"mnist-cnn"})
         cases = cases + MNIST
-    report: dict[str, Any] = {"benchmark": "attack_strength", "machine": common.machine()}
     if "threats" in parts:
-        report["threats"] = []
-        for name, p, eps in cases:
-            if name in models:
-                rows = compare(models[name], p, eps)
-                report["threats"] += rows
-                print(common.table(rows), flush=True)
+        report["threats"] = _each(compare, models, cases)
     if "minimal" in parts:
         report["minimal"] = [
             r for n in ("cnn", "mlp", "cnn-pgd") if n in models for r in minimal_l2(models[n])
@@ -361,8 +314,32 @@ def main() -> None:
     if "smoothed" in parts:
         report["smoothed"] = smoothed(models["cnn-noise"], n=10_000 if args.small else 100_000)
         print(common.table(report["smoothed"]), flush=True)
-    common.write(args.out, report)
-    print(f"written to {args.out}")
+
+
+def _untuned(args: argparse.Namespace, parts: set[str], report: dict[str, Any]) -> None:
+    """The fixtures that they never saw."""
+    wanted = {c[0] for c in FRESH} & set(args.models or {c[0] for c in FRESH})
+    models = fresh(args.fresh_limit, wanted)
+    if "fresh" in parts:
+        report["fresh"] = _each(compare, models, FRESH)
+    if "repeats" in parts:
+        rows = _each(lambda f, p, eps: repeats(f, p, eps, range(args.seeds)), models, REPEATED)
+        report["repeats"] = rows
+        print(common.table(summed(rows)), flush=True)
+
+
+def _each(
+    measure: Callable[[Fixture, str, float], list[dict[str, Any]]],
+    models: dict[str, Fixture],
+    cases: Sequence[tuple[str, str, float]],
+) -> list[dict[str, Any]]:
+    out = []
+    for name, p, eps in cases:
+        rows = measure(models[name], p, eps) if name in models else []
+        out += rows
+        if rows:
+            print(common.table(rows), flush=True)
+    return out
 
 
 if __name__ == "__main__":

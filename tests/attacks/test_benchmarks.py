@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
-from benchmarks import attack_fixtures, attack_strength, gpu
+from benchmarks import attack_fixtures, attack_fresh, attack_strength, attack_tools, gpu
+from benchmarks.attack_tools import Tool
 
 
 def test_the_gpu_benchmark_runs_on_a_cpu_and_names_what_it_left_out(monkeypatch):
@@ -26,30 +28,95 @@ def test_a_part_that_fails_has_no_figure():
     assert gpu.attempt(lambda: 1 / 0) == {"failed": "ZeroDivisionError: division by zero"}
 
 
-def test_strength_rows_compare_tools_on_the_same_inputs(monkeypatch):
-    def nothing(model, x, y, p, eps):
-        return x.clone()
+def nothing(model, x, y, p, eps, seed):
+    return x.clone()
 
-    def outside(model, x, y, p, eps):
-        return 1 - x
 
-    tools = {
-        "idle": ("torch", nothing, ("2",)),
-        "cheat": ("torch", outside, ("2",)),
-        "absent": ("no_such", nothing, ("2",)),
-    }
-    monkeypatch.setattr(attack_strength, "TOOLS", tools)
+def outside(model, x, y, p, eps, seed):
+    return 1 - x
+
+
+def mlp_fixture():
     torch.manual_seed(0)
     x = torch.rand(6, 1, 8, 8)
     model = attack_fixtures.small_mlp().eval()
-    fixture = attack_fixtures.Fixture("mlp", model, x, model(x).argmax(1))
-    ours, idle, cheat = attack_strength.compare(fixture, "2", 0.05)
+    return attack_fixtures.Fixture("mlp", model, x, model(x).argmax(1))
+
+
+def test_strength_rows_compare_tools_on_the_same_inputs(monkeypatch):
+    tools = (
+        Tool("idle", "torch", nothing, ("2",)),
+        Tool("cheat", "torch", outside, ("2",)),
+        Tool("absent", "no_such", nothing, ("2",)),
+        Tool("another norm", "torch", nothing, ("inf",)),
+    )
+    monkeypatch.setattr(attack_strength, "TOOLS", tools)
+    ours, idle, cheat = attack_strength.compare(mlp_fixture(), "2", 0.05)
     assert idle["survived"] == 1.0
     assert idle["we miss"] == 0
     assert idle["it misses"] == round(6 * (1 - ours["survived"]))
     assert cheat["survived"] == 1.0
     assert cheat["refused by the judge"] > 0
     assert ours["forwards per input"] > 100
+
+
+def test_a_tool_sees_vectors_as_images_in_the_unit_box_and_is_judged_where_they_came_from():
+    """A linear model on [-3, 5]^2: the tool's step, scaled back, breaks exactly the inputs it reaches."""
+    model = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    x = torch.tensor([[0.5, 1.0], [1.5, 1.0], [4.0, -2.0], [-0.5, 0.0]])
+    fixture = attack_fixtures.Fixture("plane", model, x, torch.tensor([0, 0, 0, 0]), (-3.0, 5.0), 2)
+    seen = []
+
+    def left(model, z, y, p, eps, seed):
+        seen.append((z.shape, float(z.min()), float(z.max()), eps, seed))
+        step = torch.tensor([eps, 0.0]).view(1, 2, 1, 1)
+        return (z - step).clamp(0, 1)
+
+    found = attack_tools.run(Tool("left", "torch", left, ("inf",)), fixture, "inf", 1.0, seed=4)
+    ((shape, low, high, eps, seed),) = seen
+    assert (tuple(shape), eps, seed) == ((4, 2, 1, 1), 1 / 8, 4)
+    assert 0 <= low < high <= 1
+    assert found.claimed.tolist() == [True, False, False, False]
+    assert found.broken.tolist() == [True, False, False, False]
+
+
+def test_misses_are_counted_against_what_any_tool_broke_in_any_run(monkeypatch):
+    """One tool that breaks everything on even seeds only: on odd seeds it misses what it broke before."""
+    fixture = mlp_fixture()
+
+    def sometimes(model, x, y, p, eps, seed):
+        return x.clone() if seed % 2 else strong[: len(x)]
+
+    nearest = attack_strength.attack(
+        fixture.model, fixture.x, fixture.y, threat=attack_strength.Threat(2), preset="minimal"
+    )
+    far = max(o.distance or 0.0 for o in nearest)
+    strong = torch.stack(
+        [torch.from_numpy(o.adversarial) for o in nearest if (o.distance or 0.0) >= 0.9 * far]
+    )
+    monkeypatch.setattr(attack_strength, "TOOLS", (Tool("sometimes", "torch", sometimes, ("2",)),))
+    ours, theirs = attack_strength.repeats(fixture, "2", 1.001 * far, range(3))
+    assert ours["near"] == theirs["near"] == len(strong) == theirs["breakable"]
+    assert theirs["misses"] == [0, len(strong), 0]
+    assert ours["misses"] == [0, 0, 0]
+    total = attack_strength.summed([ours, theirs])
+    assert total[1]["misses per seed"]["mean"] == pytest.approx(len(strong) / 3, rel=1e-4)
+    assert total[1]["ours on the same"]["mean"] == 0
+
+
+def test_fresh_networks_are_not_those_that_the_presets_were_developed_on():
+    known = {c[0] for c in (*attack_strength.DIGITS, *attack_strength.MNIST)}
+    assert not known & set(attack_fresh.BUILDERS)
+    assert {c[0] for c in attack_fresh.FRESH} == set(attack_fresh.BUILDERS)
+    assert set(attack_fresh.REPEATED) <= set(attack_fresh.FRESH)
+    wine = attack_fresh.fresh(40, {"wine"})["wine"]
+    scores = wine.model(wine.x)
+    assert scores.shape == (40, wine.classes) == (40, 3)
+    assert float(wine.x.min()) < 0
+    assert wine.x.abs().max() <= wine.bounds[1]
+    assert (scores.argmax(1) == wine.y).float().mean() > 0.9
 
 
 @pytest.mark.slow
