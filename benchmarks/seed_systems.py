@@ -2,11 +2,11 @@
 
     python benchmarks/seed_systems.py [--only segmentation,digits,...] [--seeds 2] [--data-root DIR]
 
-Sections: segmentation (inverse evolution layers), dense (certified pixels), mnist-trio, its variants and
-stability (Global layer), digits (quasi-linear networks), moons (Neural ODE), burgers (physics-informed
-networks), image (sine networks), regularisers (what each does to accuracy, certificates
-and attacks on MNIST), certified (every system through train, certify, attack). Each
-section replaces its part of results/seed_systems.json and leaves the others.
+Sections: segmentation (inverse evolution layers), dense (certified pixels), dense-attacks (attacks on
+them), mnist-trio, its variants and stability (Global layer), digits (quasi-linear networks), moons
+(Neural ODE), burgers (physics-informed networks), image (sine networks), regularisers (what each does
+to accuracy, certificates and attacks on MNIST), certified (every system through train, certify,
+attack). Each section replaces its part of results/seed_systems.json and leaves the others.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from seeds import (
     certified,
     continuous,
     dense,
+    dense_attacks,
     global_layer,
     mnist_trio,
     quasi_linear,
@@ -35,6 +36,7 @@ from certify.errors import CertifyError
 SECTIONS = {
     "segmentation": segmentation.run,
     "dense": dense.run,
+    "dense-attacks": dense_attacks.run,
     "mnist-trio": mnist_trio.run,
     "mnist-trio-variants": mnist_trio.variants,
     "stability": global_layer.stability,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import common
+from certify_cli import common, pixel_attack
 
 if TYPE_CHECKING:
     from attacks import AttackRun
@@ -55,9 +55,15 @@ def attack(
     trust: common.Trust = False,
     seed: common.Seed = 0,
     device: common.Device = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="segmentation with --model: .npz file for the maps and images found."),
+    ] = None,
     as_json: common.AsJson = False,
 ) -> None:
     """Search for inputs on which the class changes; every hit is confirmed before it counts.
+
+    On a segmentation every pixel is judged by itself.
 
     With a run directory the outcomes are stored in it, and one inside a certified ball is a
     contradiction (exit 1).
@@ -71,7 +77,16 @@ def attack(
             why="give either a run directory or --model, not both",
             remedy="certify attack runs/NAME, or certify attack --model ckpt.pt --norm inf --eps 0.1",
         )
+    if run is not None and _certified_pixels(run):
+        _refuse_out(out)
+        if pixel_attack.attack_run(
+            run, model=model, preset=preset, norm=norm, eps=eps, base=base, limit=limit, data_root=data_root,
+            seed=seed, device=device, as_json=as_json, arch=arch, trust=trust,
+        ):  # fmt: skip
+            raise typer.Exit(1)
+        return
     if run is not None:
+        _refuse_out(out)
         outcomes, hits = _attack_run(
             run, model, preset, norm, eps, base, limit, data_root, seed, device, arch=arch, trust=trust
         )
@@ -84,13 +99,37 @@ def attack(
     assert model is not None
     network, dataset = common.open_model(
         model, data=data, split=split, root=data_root, limit=limit, skip=skip,
-        device=device, arch=arch, arch_args=arch_args, trust=trust,
+        device=device, arch=arch, arch_args=arch_args, trust=trust, pixels=True,
     )  # fmt: skip
+    if dataset.task == "segmentation":
+        pixel_attack.attack_network(
+            network, dataset, norm=norm, eps=eps, preset=preset, seed=seed, out=out, as_json=as_json
+        )
+        return
+    _refuse_out(out)
     threat = Threat(norm=norm, eps=eps, bounds=dataset.bounds)
     chosen = preset or ("standard" if eps is not None else "minimal")
     _show(_run(network, dataset, threat, chosen, seed), as_json=as_json, hits=[])
     if not as_json:
         common.say_next(f"certify radius --model {model}{common.own_network(arch)}")
+
+
+def _certified_pixels(run: Path) -> bool:
+    from certify.dense.run import is_segmentation
+
+    return is_segmentation(common.run_directory(run).settings)
+
+
+def _refuse_out(out: Path | None) -> None:
+    from certify.errors import InvalidSetting
+
+    if out is not None:
+        raise InvalidSetting(
+            "--out has no meaning here",
+            why="it keeps the maps of an attack on a segmenter's checkpoint; a run directory keeps its own "
+            "outcomes",
+            remedy="leave it out, or use --json",
+        )
 
 
 def _attack_run(
@@ -122,6 +161,10 @@ def _attack_run(
     threat = Threat(norm=norm, eps=eps, bounds=dataset.bounds)
     chosen = preset or ("smoothed" if not base else "standard" if eps is not None else "minimal")
     target = opened.smoothed.model if base else opened.smoothed
+
+    def keep(outcome: AttackOutcome) -> None:
+        store.add_attack(outcome.to_json())
+
     with open_run(run, stored.settings, stored.guarantee) as store:
         known = {
             row["index"]: AttackOutcome.from_json(row)
@@ -136,7 +179,7 @@ def _attack_run(
             chosen,
             seed,
             known=known,
-            on_outcome=lambda o: store.add_attack(o.to_json()),
+            on_outcome=keep,
         )
         if not base:
             _keep_adversarials(store, stored, outcomes, dataset)
@@ -164,10 +207,13 @@ def challenge(smoothed: Any, run: Any, dataset: Any, place: Path, *, seed: int) 
         print("challenge: nothing was certified, so there is no ball to attack", file=sys.stderr)
         return
     with open_run(place, run.settings, run.guarantee) as store:
+
+        def keep(outcome: Any) -> None:
+            store.add_attack(outcome.to_json())
+
         outcomes = run_challenge(
-            smoothed, run, dataset.x, ids=dataset.ids.tolist(), seed=seed,
-            on_outcome=lambda o: store.add_attack(o.to_json()),
-        )  # fmt: skip
+            smoothed, run, dataset.x, ids=dataset.ids.tolist(), seed=seed, on_outcome=keep
+        )
         hits = run.contradictions(outcomes)
         store.put_document(
             "contradictions",

@@ -43,7 +43,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "Model and inputs": ("model", "base", "data", "split", "limit", "skip", "data_root"),
         "Attack": ("preset", "norm", "eps", "seed", "device"),
         _ELSEWHERE: _FOREIGN,
-        "Output": ("as_json", "help"),
+        "Output": ("out", "as_json", "help"),
     },
     "bounds": {
         "Model and data": ("model", "data", "data_root"),

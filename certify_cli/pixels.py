@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from certify_cli import common, provenance, summary
+from certify_cli import common, pixel_attack, provenance, summary
 
 if TYPE_CHECKING:
     from certify import SegmentationRun, SmoothedSegmentation
@@ -21,7 +21,6 @@ _FOREIGN = {
     "n_max": "every image gets the n0 + n samples of mode fixed: use --n",
     "slack": "it belongs to mode radius",
     "step": "it belongs to mode grid",
-    "challenge": "the attacks look for one class of a whole image, not for that of a pixel",
     "formulas": "the formulas are about one class of a whole image",
     "workers": "its votes are counted in this process",
     "address": "its votes are counted in this process",
@@ -42,10 +41,11 @@ def certify_pixels(
     recorded: dict[str, Any],
     gates: list[tuple[str, float | None, float]],
     as_json: bool,
+    challenge: bool = False,
 ) -> None:
     """Certify ``part`` of ``dataset``; ``options`` go to SmoothedSegmentation, ``asked`` to its certify.
 
-    ``ctx`` tells which options the user wrote.
+    ``ctx`` tells which options the user wrote. ``challenge``: attack the certified pixels afterwards.
     """
     if ctx is not None:
         refuse_foreign(ctx)
@@ -67,6 +67,8 @@ def certify_pixels(
     else:
         show(result)
         summary.show_requirements(result)
+    if challenge:
+        pixel_attack.challenge(smoothed, run, part, place, seed=asked.get("seed", 0) + 1)
     summary.enforce(result)
 
 

@@ -115,6 +115,7 @@ def radius(
     if dataset.task == "segmentation":
         pixels.certify_pixels(
             ctx, network, dataset, part=part, model=model, sigma=sigma, out=out, gates=gates, as_json=as_json,
+            challenge=challenge,
             asked={"alpha": alpha, "radius": at, "correction": correction, "n0": n0, "n": n, "seed": seed},
             options={"noise": noise, "norm": norm, "grid": grid, "dtype": dtype, "compiled": compiled,
                      "batch_size": batch_size},

@@ -121,8 +121,13 @@ class PixelAttack:
     @property
     def arrays_name(self) -> str:
         """Under which name a run directory keeps the arrays."""
-        kind = "smoothed" if self.smoothed else "base"
-        return f"attacked-{self.index}-{kind}-l{self.norm}-{self.eps:.12g}"
+        return self.stored_name({k: getattr(self, k) for k in ("index", "smoothed", "norm", "eps")})
+
+    @staticmethod
+    def stored_name(row: Mapping[str, Any]) -> str:
+        """The same from what ``to_json`` wrote."""
+        kind = "smoothed" if row["smoothed"] else "base"
+        return f"attacked-{row['index']}-{kind}-l{row['norm']}-{row['eps']:.12g}"
 
     @classmethod
     def of(cls, row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> PixelAttack:

@@ -183,8 +183,8 @@ class RunStore:
         with explained(self.path):
             return read_rows(self._db, self.path).documents.get(name)
 
-    def add_attack(self, payload: Mapping[str, Any]) -> None:
-        """Store one attack outcome under (index, smoothed, norm, eps).
+    def add_attack(self, payload: Mapping[str, Any]) -> bool:
+        """Store one attack outcome under (index, smoothed, norm, eps); whether it was kept.
 
         An attack is a search, and searches may be repeated: of two outcomes the one that
         says more against the model is kept, so a counterexample is never overwritten.
@@ -193,9 +193,11 @@ class RunStore:
         key = _attack_key(payload)
         with self._transaction() as db:
             found = db.execute("SELECT body FROM attacks WHERE key = ?", (key,)).fetchone()
-            if found is None or stronger(json.loads(text), json.loads(found[0])):
+            kept = found is None or stronger(json.loads(text), json.loads(found[0]))
+            if kept:
                 row = (key, int(payload["index"]), text, sha256_text(text))
                 db.execute("INSERT OR REPLACE INTO attacks VALUES (?, ?, ?, ?)", row)
+        return kept
 
     def attacks(self) -> list[dict[str, Any]]:
         """All attack outcomes, by input, then threat."""

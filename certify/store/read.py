@@ -146,12 +146,13 @@ def read_rows(db: sqlite3.Connection, path: Path) -> Rows:
 def stronger(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     """Whether attack outcome ``new`` says at least as much against the model as ``old``."""
 
-    def damage(outcome: Mapping[str, Any]) -> tuple[int, float, float]:
+    def damage(outcome: Mapping[str, Any]) -> tuple[int, int, float, float]:
         status = str(outcome.get("status"))
         rank = _DAMAGE.index(status) if status in _DAMAGE else len(_DAMAGE)
         distance = outcome.get("distance")
         near = float("inf") if distance is None or status != "broken" else float(distance)
-        return rank, near, -float(outcome.get("forwards") or 0)
+        # Of attacks on pixels the one that reached more of them.
+        return rank, -int(outcome.get("reached") or 0), near, -float(outcome.get("forwards") or 0)
 
     return damage(new) <= damage(old)
 

@@ -2,8 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from attacks.dense import PixelAttack
+from certify.data import load
+from certify.dense import work
 from certify.store import read_run, records_digest
 
 
@@ -84,7 +88,6 @@ def test_verify_replays_report_draws_export_writes(cli, run, segmenter):
         (["--slack", 0.1], "--slack"),
         (["--step", 0.1], "--step"),
         (["--engine", "ray"], "--engine ray"),
-        (["--challenge"], "--challenge"),
         (["--formulas"], "--formulas"),
         (["--noise", "internal"], "--noise internal"),
         (["--require", "mean_radius>=0.1"], "--require mean_radius"),
@@ -112,7 +115,7 @@ def test_a_gate_fails_on_what_is_not_proved(cli, segmenter, run, tmp_path):
 
 def test_verbs_for_one_class_per_input_say_so(cli, segmenter, run, checkpoint, tmp_path):
     place, _ = run
-    for verb in (["attack", place], ["bounds", place], ["compare", place], ["attack", "--model", segmenter],
+    for verb in (["bounds", place], ["compare", place],
                  ["plan", "--model", segmenter, "-s", 0.25], ["export", place, "--to", "locuslab"],
                  ["report", place, place]):  # fmt: skip
         done = cli(*verb)
@@ -123,3 +126,86 @@ def test_verbs_for_one_class_per_input_say_so(cli, segmenter, run, checkpoint, t
     )
     assert done.exit_code == 2
     assert "--correction" in done.stderr
+
+
+def test_pixels_are_attacked_with_and_without_a_run_and_both_are_kept(cli, segmenter, run, tmp_path):
+    place, _ = run
+    kept = tmp_path / "found.npz"
+    done = cli(
+        "attack", "-m", segmenter, "--eps", 0.5, "--preset", "quick", "--limit", 2, "--out", kept, "--json"
+    )
+    assert done.exit_code == 0, done.output
+    alone = json.loads(done.stdout)
+    assert alone["accuracy"]["value"] < alone["clean_accuracy"]
+    assert alone["survived"]["value"] <= alone["accuracy"]["value"]
+    with np.load(kept, allow_pickle=False) as arrays:
+        assert json.loads(str(arrays["summary"])) == alone
+        far = np.linalg.norm(
+            (arrays["x_adv"] - load("shapes", split="test", limit=2).x.numpy()).reshape(2, -1), axis=1
+        )
+        broken = (arrays["clean"] == arrays["label"]) & (arrays["attacked"] != arrays["label"])
+    assert (far <= 0.5 * (1 + 1e-6)).all()
+    assert broken.sum() == alone["pixels"]["broken"] > 0
+
+    words = ["attack", place, "--eps", 0.5, "--base", "--preset", "quick", "--limit", 2, "--json"]
+    stored = json.loads(cli(*words).stdout)
+    assert stored == alone, "the run says which network and which images"
+    rows = [row for row in read_run(place).attacks if row["eps"] == 0.5]
+    assert [row["index"] for row in rows] == [0, 1]
+    outcome = PixelAttack.of(rows[0], read_run(place).arrays(PixelAttack.stored_name(rows[0])))
+    assert int(outcome.broken.sum()) == rows[0]["broken"]
+    assert cli("verify", place).exit_code == 0
+
+    done = cli("attack", place, "--eps", 0.1, "--limit", 1, "--json")
+    assert done.exit_code == 0, done.output
+    smoothed = json.loads(done.stdout)
+    assert smoothed["preset"] == "smoothed"
+    assert smoothed["contradictions"] == []
+    again = cli("attack", place, "--eps", 0.1, "--limit", 1, "--json")
+    assert json.loads(again.stdout) == smoothed, "what is stored is not attacked again"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--preset", "quick"], "needs a perturbation size"),
+        (["--eps", 0.1, "--preset", "minimal"], "no preset 'minimal'"),
+        (["--eps", 0.1, "--preset", "smoothed"], "does not attack a base network"),
+        (["--eps", 0.1, "--preset", "quick", "--limit", 1, "--out", "maps.csv"], "no known ending"),
+    ],
+)
+def test_attacks_on_pixels_say_what_they_need(cli, segmenter, options, said):
+    done = cli("attack", "-m", segmenter, *options)
+    assert done.exit_code == 2, done.output
+    assert said in done.stderr
+
+
+def test_a_classifier_has_no_maps_to_write(cli, checkpoint, tmp_path):
+    done = cli("attack", "-m", checkpoint, "--eps", 0.1, "--norm", "inf", "--limit", 1, "--preset", "quick",
+               "--out", tmp_path / "x.npz")  # fmt: skip
+    assert done.exit_code == 2
+    assert "--out has no meaning" in done.stderr
+
+
+def test_a_challenge_of_an_honest_run_finds_nothing_and_is_kept(cli, segmenter, tmp_path):
+    place = tmp_path / "challenged"
+    done = cli("radius", "-m", segmenter, "--limit", 1, "--n0", 10, "--n", 120, "--out", place, "--challenge")
+    assert done.exit_code == 0, done.output
+    assert "no contradiction" in done.stderr
+    stored = read_run(place)
+    assert stored.documents["contradictions"]["hits"] == []
+    assert [row["preset"] for row in stored.attacks] == ["challenge"]
+
+
+def test_inflated_radii_are_contradicted_and_the_exit_code_says_so(cli, segmenter, tmp_path, monkeypatch):
+    """A certifier whose radii are four times too large: the challenge it is followed by must fail."""
+    proved = work.pixel_radii
+    monkeypatch.setattr(work, "pixel_radii", lambda *given: 4 * proved(*given))
+    place = tmp_path / "liar"
+    words = ["radius", "-m", segmenter, "--limit", 1, "--n0", 10, "--n", 120, "--out", place]
+    done = cli(*words, "--challenge")
+    assert done.exit_code == 1, done.output
+    assert "certified pixels were confirmed to change their class within their radius" in done.stderr
+    found = read_run(place).documents["contradictions"]["hits"]
+    assert found
+    assert all(hit["distance"] <= hit["radius"] for hit in found)
