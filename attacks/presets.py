@@ -22,7 +22,7 @@ from certify.errors import InvalidSetting
 PRESETS = {
     "quick": "PGD-20 and APGD-CE-20: a smoke test, not evidence",
     "standard": "AutoAttack's four at official strength (APGD-CE-100, APGD-T-100, FAB-T-100, Square-5000), "
-    "with more starts where the margin nearly vanished (l_inf) or a search for the nearest point (l_1, l_2)",
+    "with more starts where the margin nearly vanished (linf) or a search for the nearest point (l1, l2)",
     "thorough": "standard, then five restarts of APGD, the margin loss and the minimal attack at full length",
     "minimal": "the smallest perturbation: DDN, FAB-T, a walk along the boundary, bisection",
     "black-box": "Square (random coordinates for inputs other than images), 5000 queries: needs no gradient",
@@ -52,7 +52,7 @@ def stages(preset: str, problem: Problem) -> tuple[Stage, ...]:
     if preset == "black-box":
         return (search,)
     official = (
-        # In l_1 the official attack restarts five times and aims at five classes.
+        # In l1 the official attack restarts five times and aims at five classes.
         Stage("apgd-ce-100", lambda q: apgd_ce(q, steps=100, restarts=5 if q.p == 1 else 1)),
         Stage("apgd-t-100", lambda q: apgd_targeted(q, steps=100, targets=5 if q.p == 1 else 9)),
         Stage("fab-t-100", lambda q: fab_targeted(q, steps=100)),
@@ -73,8 +73,8 @@ def stages(preset: str, problem: Problem) -> tuple[Stage, ...]:
 def _second_look(p: float, search: Stage) -> tuple[Stage, ...]:
     """Square, and what finds most of the inputs that a second run of the official four would find.
 
-    A few inputs per hundred break for some random starts only. In l_inf many short climbs from
-    inputs that came close to breaking catch them, in l_1 and l_2 a search for the nearest point.
+    A few inputs per hundred break for some random starts only. In linf many short climbs from
+    inputs that came close to breaking catch them, in l1 and l2 a search for the nearest point.
     Square goes first, before more random points are tried: what it breaks hints at masked gradients.
     """
     if p == float("inf"):

@@ -70,7 +70,7 @@ def small_mlp() -> nn.Module:
 
 def fit(model: nn.Module, x: Tensor, y: Tensor, *, seed: int, epochs: int = 40, adversarial: float = 0.0,
         noise: float = 0.0) -> nn.Module:  # fmt: skip
-    """Adam, batches of 64; five l_inf PGD steps of size ``adversarial``/3 per batch where asked, or noise."""
+    """Adam, batches of 64; five linf PGD steps of size ``adversarial``/3 per batch where asked, or noise."""
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     for _ in range(epochs):

@@ -143,7 +143,7 @@ def _classes(model: nn.Module, x: Tensor) -> int:
 
 
 def _few_classes(x: Tensor, p: str, classes: int, *, names: tuple[str, ...]) -> list[str]:
-    """The parts that run: untargeted DLR needs three classes, the l_1 and l_2 Square an image of 3 x 3."""
+    """The parts that run: untargeted DLR needs three classes, the l1 and l2 Square an image of 3 x 3."""
     wide = p == "inf" or min(x.shape[-2:]) >= 3
     return [n for n in names if (n != "apgd-dlr" or classes >= 3) and (n != "square" or wide)]
 

@@ -49,7 +49,7 @@ def smoothed(model=MODEL, **options):
 
 @pytest.mark.parametrize(("norm", "eps"), [("2", 1.0), ("2", 0.4), ("inf", 0.3)])
 def test_exactly_the_pixels_whose_hyperplane_is_in_reach_are_reached(norm, eps):
-    """In l2 the distance is |b|, in l_inf |b| / |w|_1: a pixel further away can never be reached."""
+    """In l2 the distance is |b|, in linf |b| / |w|_1: a pixel further away can never be reached."""
     dual = MODEL.w.abs().sum(1).reshape(3, 4).numpy() if norm == "inf" else 1.0
     distance = MODEL.radii / dual
     run = attack_segmentation(MODEL, X, threat=Threat(norm, eps=eps, **OPEN), preset="standard")
