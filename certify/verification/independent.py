@@ -18,6 +18,10 @@ import numpy as np
 _NORMAL = NormalDist()
 #: Terms below this share of the sum so far no longer change it.
 _NEGLIGIBLE = 1e-20
+#: Entries of a carried law up to this are cut off at its ends.
+_CUT = 1e-30
+#: More than one look loses: the entries cut off, and increments outside their window (Bernstein: 1e-38).
+_OUTSIDE = 1e-22
 
 
 def tail_at_least(k: int, n: int, p: float) -> float:
@@ -89,11 +93,11 @@ def ever_reached(
         if mirrored is not None:
             out |= look - counts >= mirrored[j]
         crossed += math.fsum(law[out])
-        kept = np.flatnonzero(~out & (law > 1e-30))
+        kept = np.flatnonzero(~out & (law > _CUT))
         if not len(kept):
-            return min(1.0, crossed)
+            break
         law, first = np.where(out, 0.0, law)[kept[0] : kept[-1] + 1], first + int(kept[0])
-    return min(1.0, crossed + 1e-15 * len(looks))
+    return min(1.0, crossed + _OUTSIDE * len(looks))
 
 
 def _geometric_sum(k: int, n: int, p: float, *, upward: bool) -> float:

@@ -167,6 +167,15 @@ def test_the_rule_of_an_honest_plan_is_confirmed(stored):
     assert 0.0009 < checked(body, said).error <= 0.001
 
 
+@pytest.mark.parametrize("alpha", [1e-9, 1e-11, 1e-13])
+def test_an_honest_plan_is_confirmed_at_any_alpha(alpha):
+    procedure = make_procedure("decide", sigma=0.25, radius=0.0, alpha=alpha, n_max=10_000)
+    plan = checked(
+        plan_of(procedure), {"mode": "decide", "alpha": alpha, "mode_options": procedure.settings()}
+    )
+    assert plan.error == pytest.approx(procedure.test.false_certification, rel=0.01, abs=0)
+
+
 @pytest.mark.parametrize(
     "lie",
     [
