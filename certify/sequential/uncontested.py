@@ -19,10 +19,12 @@ number a little below 1/2. Let p_1 >= p_2 >= ... be the classes' probabilities.
    ``votes`` needs at most ``rival`` votes for one of the two leading classes, whose probabilities
    exceed m: at most 2 P(Bin(n, m) <= rival) =: ``slip``.
 3. p_1 >= t: the first class may be claimed. Another one needs U, as before, or ``votes`` while
-   the first has at most ``rival``: at most P(Bin(n, p_1) <= rival) more (``overtaken``).
+   the first has at most ``rival``: at most P(Bin(n, p_1) <= rival) more (``overtaken``), and less
+   than ``slip``, as p_1 > m.
 
-So the error is at most max(error, u + slip) in the first two cases. Every number is computed by
-the exact dynamic programme.
+So the error is at most max(error, u + slip). Samples without a class change nothing: vectors of a
+smaller sum are bounded in the same way, and the rivals in 2 and 3 are classes that are counted.
+Every number is computed by the exact dynamic programme.
 """
 
 from __future__ import annotations

@@ -22,10 +22,11 @@ from certify.verification.witness import plan_of
 from tests.certify.sample_run import record as sample
 
 
-def false_claims(looks, accept, rule, shares, target):
+def false_claims(looks, accept, rule, shares, target, counted=3):
     """P(some class of three with p < target is ever claimed), by the full law of their counts.
 
-    ``rule`` is (votes, rival) of the last look. The claim of a true class ends nothing.
+    ``rule`` is (votes, rival) of the last look. The claim of a true class ends nothing. Only the first
+    ``counted`` of the three are classes; the others are samples without one.
     """
     law, n, out = np.ones((1, 1)), 0, 0.0
     for j, (look, u) in enumerate(zip(looks, accept, strict=True)):
@@ -34,11 +35,11 @@ def false_claims(looks, accept, rule, shares, target):
             steps = stats.multinomial.pmf(np.stack([a, b, look - n - a - b], axis=-1), look - n, shares)
         law, n = np.maximum(signal.fftconvolve(law, steps), 0), look
         a, b = np.mgrid[: look + 1, : look + 1]
-        counts = np.stack([a, b, look - a - b])
+        counts = np.stack([a, b, look - a - b])[:counted]
         order = np.sort(counts, axis=0)
-        claimed = order[2] >= u
+        claimed = order[-1] >= u
         if rule is not None and j + 1 == len(looks):
-            claimed |= (order[2] >= rule[0]) & (order[1] <= rule[1])
+            claimed |= (order[-1] >= rule[0]) & (order[-2] <= rule[1])
         false = claimed & (np.array(shares)[counts.argmax(axis=0)] < target)
         out += law[false].sum()
         law = np.where(false, 0.0, law)
@@ -61,6 +62,34 @@ def test_no_three_classes_are_wrongly_claimed_more_often_than_alpha(small):
     for a, b in [s for s in itertools.product(some, repeat=2) if sum(s) <= 1 and s[0] >= s[1]]:
         wrong = false_claims(looks, accept, (rule.votes, rule.rival), (a, b, 1 - a - b), target)
         assert wrong <= error + 1e-12
+        worst = max(worst, wrong)
+    assert worst > 0.8 * alpha
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.0, 0.5), (0.5, 0.3, 0.2), (0.48, 0.48, 0.04), (0.25, 0.25, 0.5)])
+def test_samples_without_a_class_are_no_way_around_alpha(small, shares):
+    looks, accept, rule, error, alpha, target = small
+    wrong = false_claims(looks, accept, (rule.votes, rule.rival), shares, target, counted=2)
+    assert wrong <= error
+    assert (wrong > 0.75 * alpha) == (shares[0] == 0.5)  # one class at the target has nearly all of it
+
+
+def test_nested_targets_and_wrong_labels_stay_below_alpha_together():
+    """Two classes: a false claim is a target too high for the first, or the second class at all."""
+    looks, alpha, tv = plan_looks(16, 1.5, 120), 0.2, 1e-9
+    tests = NestedTests([0.5 + tv, 0.52, 0.6], looks, alpha, spending)
+    worst = 0.0
+    assert tests.uncontested is not None
+    assert tests.uncontested.votes < tests.accept[0, -1]
+    for p in (0.5, 0.5 + tv, 0.51, 0.52 - tv, 0.52, 0.56, 0.6 - tv, 0.6):
+        law, n, wrong = np.ones(1), 0, 0.0
+        for j, look in enumerate(looks.tolist()):
+            law, n = np.convolve(law, stats.binom.pmf(np.arange(look - n + 1), look - n, p)), look
+            for k in range(n + 1):
+                best = tests.reached(j, max(k, n - k), min(k, n - k))
+                if best and (p if 2 * k > n else 1 - p) < tests.targets[best - 1]:
+                    wrong, law[k] = wrong + law[k], 0.0
+        assert wrong <= tests.errors.max() <= alpha
         worst = max(worst, wrong)
     assert worst > 0.8 * alpha
 
