@@ -106,11 +106,14 @@ def script_json(value: Any) -> Markup:
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Settings as dotted names and short values, in their stored order; the command is left out."""
+    """Settings as dotted names and short values, in their stored order.
+
+    The command is left out, and a function's scores on fixed inputs: measurements, not settings.
+    """
     rows: list[tuple[str, str]] = []
     for key, value in settings.items():
         name = f"{prefix}{key}"
-        if name == "command":
+        if name in ("command", "model.scores"):
             continue
         if isinstance(value, Mapping) and value:
             rows += flat(value, f"{name}.")

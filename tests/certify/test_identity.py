@@ -264,6 +264,15 @@ def test_a_run_from_before_is_verified_and_not_gone_on_with(tmp_path):
         certified(model, tmp_path / "old")
 
 
+def test_a_report_shows_what_names_the_function_and_not_its_scores(tmp_path):
+    import reports
+
+    certified(closure(ONES), tmp_path)
+    page = reports.build(tmp_path).html.read_text()
+    assert "model.code.captured weights" in page
+    assert "model.scores" not in page
+
+
 def test_certificates_are_carried_over_from_the_very_function_only():
     run = smoothed(closure(ONES)).certify(X, n_max=200, seed=1)
     a, b = smoothed(closure(ONES)), smoothed(closure(ONES, 1e-6))
