@@ -16,8 +16,8 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "Network and data": ("arch", "arch_args", "data", "data_root", "download", "limit", "listing"),
         "Noise and regulariser": ("sigma", "regulariser", "options"),
         "Optimisation": (
-            "epochs", "lr", "schedule", "batch_size", "optimizer", "nesterov", "weight_decay", "seed",
-            "device",
+            "epochs", "lr", "schedule", "batch_size", "optimizer", "nesterov", "weight_decay", "augment",
+            "seed", "device",
         ),
         "Output": ("out", "as_json", "help"),
     },

@@ -53,6 +53,10 @@ def train(
     schedule: Annotated[
         str, typer.Option("--schedule", help="Learning rate: cosine (down to 0), steps or constant.")
     ] = "cosine",
+    augment: Annotated[
+        str | None,
+        typer.Option("--augment", help="Images: crop-flip, crop or none. Default: by data set."),
+    ] = None,
     limit: common.Limit = None,
     data_root: common.DataRoot = None,
     download: Annotated[
@@ -100,6 +104,7 @@ def train(
             weight_decay=weight_decay,
             nesterov=nesterov,
             schedule=schedule,
+            augment=augment,
             seed=seed,
             device=common.pick_device(device),
             progress=report,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from certify.data.dataset import Dataset
 from certify.errors import TrainingDiverged
+from pdenets.augmentation import Augmentation
 from pdenets.distributed import Group
 from pdenets.progress import Progress
 from pdenets.regularisers import Regulariser
@@ -28,7 +29,7 @@ MILESTONES = (0.3, 0.6, 0.8)
 class Loop:
     """Runs epochs of one training. ``settings`` gives lr, schedule, epochs, batch_size and seed.
 
-    Batches, noise and dropout of an epoch depend on (seed, epoch) and on nothing that
+    Batches, augmentation, noise and dropout of an epoch depend on (seed, epoch) and on nothing that
     happened before, which is what lets an interrupted training continue exactly.
     """
 
@@ -41,9 +42,11 @@ class Loop:
         *,
         settings: Mapping[str, Any],
         group: Group,
+        augmentation: Augmentation | None = None,
         progress: Callable[[Progress], None] | None,
     ) -> None:
         self.model, self.optimizer, self.regulariser, self.data = model, optimizer, regulariser, data
+        self.augmentation = augmentation
         self.lr, self.epochs, self.seed = settings["lr"], settings["epochs"], settings["seed"]
         self.batch_size, self.schedule, self.group = settings["batch_size"], settings["schedule"], group
         self.progress = progress if group.leads else None
@@ -84,13 +87,13 @@ class Loop:
 
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, float]]:
         shuffle = torch.Generator().manual_seed(_stream(self.seed, epoch, 0))
+        draws = None if self.augmentation is None else self.augmentation.epoch(epoch, len(self.data))
         for rows in torch.randperm(len(self.data), generator=shuffle).split(self.batch_size):
             mine = self.group.share(rows)
-            yield (
-                self.data.x[mine].to(self.device),
-                self.data.y[mine].to(self.device),
-                self.group.weight(rows),
-            )
+            x, y = self.data.x[mine].to(self.device), self.data.y[mine].to(self.device)
+            if draws is not None:
+                x, y = draws.apply(x, y, mine)
+            yield x, y, self.group.weight(rows)
 
     def _set_rate(self, step: int) -> None:
         """Cosine from ``lr`` at the first step to 0 after the last; fifths; or ``lr`` throughout."""

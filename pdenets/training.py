@@ -24,6 +24,7 @@ from certify.checkpoints.header import Header, encode
 from certify.contract import IGNORE
 from certify.data.dataset import Dataset
 from certify.errors import ArchitectureMismatch, CertifyError, InvalidSetting, RunNotWritable
+from pdenets.augmentation import augmentation
 from pdenets.defaults import defaults_for
 from pdenets.distributed import local_device, process_group
 from pdenets.loop import SCHEDULES, Loop
@@ -78,6 +79,7 @@ def train(
     weight_decay: float = 0.0,
     nesterov: bool = False,
     schedule: str = "cosine",
+    augment: str | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Callable[[Progress], None] | None = None,
@@ -90,7 +92,8 @@ def train(
     defaults to "diffusion" for time-dependent networks, else to "gaussian" ("none" at
     sigma 0). ``optimizer`` is "adam" or "sgd" with momentum .9, in Nesterov's form with
     ``nesterov``; ``schedule`` takes ``lr`` down to 0 as a "cosine", by fifths after 30, 60 and
-    80 % of the epochs ("steps"), or keeps it "constant".
+    80 % of the epochs ("steps"), or keeps it "constant". ``augment`` names what is done to images
+    in every epoch (see ``pdenets.augmentation``).
     What is left out comes from ``pdenets.defaults``. Without ``val_data`` a twentieth of the
     training set is held out. Nothing is written at ``out`` until training is done; an
     unfinished training is resumed from its state file. Under torchrun the processes
@@ -108,6 +111,7 @@ def train(
     epochs = row.epochs if epochs is None else epochs
     lr = row.lr if lr is None else lr
     batch_size = row.batch_size if batch_size is None else batch_size
+    augment = row.augment if augment is None else augment
     _check(train_data, epochs=epochs, lr=lr, batch_size=batch_size)
     _check_steps(optimizer=optimizer, nesterov=nesterov, schedule=schedule)
     _check_out(out)
@@ -124,8 +128,8 @@ def train(
             "architecture": arch, "arguments": arguments, "regulariser": name, "options": options,
             "sigma": sigma, "diffusion_sigma": sigma / math.sqrt(2), "epochs": epochs, "lr": lr,
             "batch_size": batch_size, "optimizer": optimizer, "weight_decay": weight_decay,
-            "nesterov": nesterov, "schedule": schedule, "seed": seed, "processes": group.size,
-            "data": train_data.digest(),
+            "nesterov": nesterov, "schedule": schedule, "augment": augment, "seed": seed,
+            "processes": group.size, "data": train_data.digest(),
         }  # fmt: skip
         # What could not be written at the end is refused before the first step.
         encode(_header(train_data, arch, arguments, settings))
@@ -136,6 +140,7 @@ def train(
             train_data,
             settings=settings,
             group=group,
+            augmentation=augmentation(augment, train_data, seed=seed),
             progress=progress,
         )
         history, unfinished = [], state_path(out)
