@@ -159,8 +159,8 @@ def _about_code(rows: Iterable[tuple[str, Any, Any]]) -> str:
     if not keys:
         return ""
     return (
-        ". The function is told apart by its code and all that the code refers to: pass the one the run was "
-        "made with, or wrap a torch module, which is told apart by its weights alone"
+        ". The function is told apart by its code and all that the code refers to (installed libraries by "
+        "their version): pass the one the run was made with, or a torch module, told apart by its weights"
     )
 
 

@@ -56,7 +56,7 @@ def test_functions_that_agree_on_every_probe_are_not_one_run(tmp_path):
         certified(other, tmp_path)
     assert "model.code.captured weights" in caught.value.why
     assert "captured shift" not in caught.value.why
-    assert "wrap a torch module" in caught.value.remedy
+    assert "pass the one the run was made with, or a torch module" in caught.value.remedy
     assert len(read_run(tmp_path).run) == 1
     assert len(certified(closure(ONES.clone()), tmp_path)) == 2, "the same function goes on"
 
