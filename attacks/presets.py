@@ -22,7 +22,7 @@ from certify.errors import InvalidSetting
 PRESETS = {
     "quick": "PGD-20 and APGD-CE-20: a smoke test, not evidence",
     "standard": "AutoAttack's four at official strength (APGD-CE-100, APGD-T-100, FAB-T-100, Square-5000), "
-    "with more starts where the margin nearly vanished (linf) or a search for the nearest point (l1, l2)",
+    "with more starts where the margin nearly vanished (l1, linf), a search for the nearest point (l1, l2)",
     "thorough": "standard, then five restarts of APGD, the margin loss and the minimal attack at full length",
     "minimal": "the smallest perturbation: DDN, FAB-T, a walk along the boundary, bisection",
     "black-box": "Square (random coordinates for inputs other than images), 5000 queries: needs no gradient",
@@ -73,13 +73,13 @@ def stages(preset: str, problem: Problem) -> tuple[Stage, ...]:
 def _second_look(p: float, search: Stage) -> tuple[Stage, ...]:
     """Square, and what finds most of the inputs that a second run of the official four would find.
 
-    A few inputs per hundred break for some random starts only. In linf many short climbs from
-    inputs that came close to breaking catch them, in l1 and l2 a search for the nearest point.
+    A few inputs per hundred break for some random starts only. In linf many short climbs on inputs
+    that came close to breaking catch them, in l2 a search for the nearest point, in l1 the two.
     Square goes first, before more random points are tried: what it breaks hints at masked gradients.
     """
-    if p == float("inf"):
-        return search, Stage("close-calls", close_calls)
-    return search, Stage("nearest", lambda q: deepened(q, minimal(q, starts=2, targets=3)[0]))
+    nearest = Stage("nearest", lambda q: deepened(q, minimal(q, starts=2, targets=3)[0]))
+    climbs = Stage("close-calls", close_calls)
+    return search, *{1.0: (nearest, climbs), 2.0: (nearest,)}.get(p, (climbs,))
 
 
 def check_preset(preset: str, threat: Threat, *, smoothed: bool) -> None:

@@ -29,7 +29,7 @@ DIGITS: dict[str, Any] = {"num_classes": 10, "input_shape": (1, 8, 8)}
 
 #: (fixture, norm, eps): within eps a third to two thirds of the inputs have an adversarial one.
 FRESH = (
-    ("wide-cnn", "inf", 0.07), ("wide-cnn", "inf", 0.11), ("wide-cnn", "2", 0.45), ("wide-cnn", "1", 1.2),
+    ("wide-cnn", "inf", 0.07), ("wide-cnn", "2", 0.45),
     ("deep-mlp", "inf", 0.065), ("deep-mlp", "inf", 0.09), ("deep-mlp", "2", 0.35), ("deep-mlp", "2", 0.48),
     ("deep-mlp", "1", 1.1),
     ("cnn-pgd-b", "inf", 0.16), ("cnn-pgd-b", "inf", 0.2), ("cnn-pgd-b", "2", 0.55), ("cnn-pgd-b", "2", 0.7),
@@ -55,7 +55,7 @@ REPEATED = (
 )  # fmt: skip
 
 #: Inputs of the networks that take longest.
-FEWER = {"wide-cnn": 30, "resnet-8": 30, "mnist-cnn-b": 40}
+FEWER = {"wide-cnn": 20, "resnet-8": 30, "mnist-cnn-b": 40}
 
 
 def fresh(limit: int, names: set[str] | None = None) -> dict[str, Fixture]:

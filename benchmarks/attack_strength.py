@@ -21,7 +21,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,22 +43,23 @@ try:
     import common
     from attack_fixtures import Fixture, fixtures
     from attack_fresh import FRESH, REPEATED, fresh
+    from attack_summary import OURS, PEER, summed
     from attack_tools import TOOLS, Counted, run
 except ImportError:  # imported as a module of the benchmarks folder
     from benchmarks import common
     from benchmarks.attack_fixtures import Fixture, fixtures
     from benchmarks.attack_fresh import FRESH, REPEATED, fresh
+    from benchmarks.attack_summary import OURS, PEER, summed
     from benchmarks.attack_tools import TOOLS, Counted, run
 
 DIGITS = (("cnn", "inf", 0.05), ("cnn", "2", 0.5), ("mlp", "inf", 0.05), ("mlp", "2", 0.5),
           ("cnn-pgd", "inf", 0.2), ("cnn-pgd", "2", 0.6), ("cnn", "1", 1.5))  # fmt: skip
 MNIST = (("mnist-cnn", "inf", 0.1), ("mnist-cnn", "2", 1.0))
-OURS = "standard (ours)"
 PARTS = ("threats", "fresh", "minimal", "smoothed", "repeats")
 
 
-def compare(fixture: Fixture, p: str, eps: float) -> list[dict[str, Any]]:
-    """One row per tool on one model and threat."""
+def compare(fixture: Fixture, p: str, eps: float, *, weak: bool = True) -> list[dict[str, Any]]:
+    """One row per tool on one model and threat; without the weaker settings unless ``weak``."""
     counted = Counted(fixture.model)
     began, cpu = time.perf_counter(), time.process_time()
     outcomes = attack(counted, fixture.x, fixture.y, threat=Threat(p, eps, bounds=fixture.bounds), seed=0)
@@ -76,7 +77,7 @@ def compare(fixture: Fixture, p: str, eps: float) -> list[dict[str, Any]]:
         } | took
     ]  # fmt: skip
     for tool in TOOLS:
-        if not tool.takes(fixture, p):
+        if not (tool.takes(p) and (weak or tool.strong)):
             continue
         began, cpu = time.perf_counter(), time.process_time()
         found = run(tool, fixture, p, eps)
@@ -89,7 +90,7 @@ def compare(fixture: Fixture, p: str, eps: float) -> list[dict[str, Any]]:
                 "forwards per input": found.forwards / n, "backwards per input": found.backwards / n,
             } | took
         )  # fmt: skip
-    peer = next((r for r in rows if r["tool"] == "pyautoattack"), None)
+    peer = next((r for r in rows if r["tool"] == PEER), None)
     for row in rows:
         row["time / pyautoattack"] = None if peer is None else row["seconds"] / peer["seconds"]
     return rows
@@ -108,7 +109,7 @@ def repeats(fixture: Fixture, p: str, eps: float, seeds: Sequence[int]) -> list[
                      preset="minimal", seed=len(seeds))  # fmt: skip
     near = [i for i, o in enumerate(nearest) if o.broken and abs((o.distance or 0.0) / eps - 1) <= 0.1]
     some = replace(fixture, x=fixture.x[near], y=fixture.y[near])
-    tools = [t for t in TOOLS if t.takes(fixture, p) and t.name != "torchattacks.AutoAttack"]
+    tools = [t for t in TOOLS if t.takes(p) and t.strong]
     if not near:
         return []
     threat = Threat(p, eps, bounds=fixture.bounds)
@@ -129,28 +130,6 @@ def repeats(fixture: Fixture, p: str, eps: float, seeds: Sequence[int]) -> list[
         }
         for name, b in broken.items()
     ]  # fmt: skip
-
-
-def summed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Misses per seed of each tool over all threats it takes, beside our own on the same threats."""
-    out = []
-    for tool in dict.fromkeys(r["tool"] for r in rows):
-        cases = [r for r in rows if r["tool"] == tool]
-        where = {(r["model"], r["norm"], r["eps"]) for r in cases}
-        ours = [r for r in rows if r["tool"] == OURS and (r["model"], r["norm"], r["eps"]) in where]
-        out.append(
-            {
-                "tool": tool, "threats": len(cases), "seeds": cases[0]["seeds"],
-                "breakable": sum(r["breakable"] for r in cases),
-                "misses per seed": common.over_seeds([float(v) for v in _per_seed(cases)]),
-                "ours on the same": common.over_seeds([float(v) for v in _per_seed(ours)]),
-            }
-        )  # fmt: skip
-    return out
-
-
-def _per_seed(rows: Sequence[dict[str, Any]]) -> list[int]:
-    return [sum(column) for column in zip(*(r["misses"] for r in rows), strict=True)]
 
 
 # -- minimal distances --------------------------------------------------------------------------
@@ -305,7 +284,9 @@ def _tuned(args: argparse.Namespace, parts: set[str], report: dict[str, Any]) ->
         models |= fixtures(args.mnist_limit, {"mnist-cnn"})
         cases = cases + MNIST
     if "threats" in parts:
-        report["threats"] = _each(compare, models, cases)
+        report["threats"] = []
+        for rows in _each(compare, models, cases):
+            report["threats"] += rows
     if "minimal" in parts:
         report["minimal"] = [
             r for n in ("cnn", "mlp", "cnn-pgd") if n in models for r in minimal_l2(models[n])
@@ -317,29 +298,39 @@ def _tuned(args: argparse.Namespace, parts: set[str], report: dict[str, Any]) ->
 
 
 def _untuned(args: argparse.Namespace, parts: set[str], report: dict[str, Any]) -> None:
-    """The fixtures that they never saw."""
+    """The fixtures that they never saw; written after every threat, and threats not run again are kept."""
     wanted = {c[0] for c in FRESH} & set(args.models or {c[0] for c in FRESH})
     models = fresh(args.fresh_limit, wanted)
-    if "fresh" in parts:
-        report["fresh"] = _each(compare, models, FRESH)
-    if "repeats" in parts:
-        rows = _each(lambda f, p, eps: repeats(f, p, eps, range(args.seeds)), models, REPEATED)
-        report["repeats"] = rows
-        print(common.table(summed(rows)), flush=True)
+    measures: dict[str, tuple[Callable[..., list[dict[str, Any]]], Sequence[tuple[str, str, float]]]] = {
+        "fresh": (lambda f, p, eps: compare(f, p, eps, weak=False), FRESH),
+        "repeats": (lambda f, p, eps: repeats(f, p, eps, range(args.seeds)), REPEATED),
+    }
+    for part in [p for p in measures if p in parts]:
+        measure, cases = measures[part]
+        for rows in _each(measure, models, cases):
+            again = {_threat(r) for r in rows}
+            kept = [r for r in report.get(part, []) if _threat(r) not in again and _threat(r) in cases]
+            report[part] = sorted(kept + rows, key=lambda r, cases=cases: cases.index(_threat(r)))
+            common.write(args.out, report)
+    if "repeats" in parts and report.get("repeats"):
+        print(common.table(summed(report["repeats"])), flush=True)
+
+
+def _threat(row: dict[str, Any]) -> tuple[str, str, float]:
+    return row["model"], row["norm"], row["eps"]
 
 
 def _each(
     measure: Callable[[Fixture, str, float], list[dict[str, Any]]],
     models: dict[str, Fixture],
     cases: Sequence[tuple[str, str, float]],
-) -> list[dict[str, Any]]:
-    out = []
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of one threat after the other, printed."""
     for name, p, eps in cases:
         rows = measure(models[name], p, eps) if name in models else []
-        out += rows
         if rows:
             print(common.table(rows), flush=True)
-    return out
+            yield rows
 
 
 if __name__ == "__main__":

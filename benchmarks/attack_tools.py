@@ -156,18 +156,17 @@ class Tool:
     package: str
     attack: Attack
     norms: tuple[str, ...]
-    #: Whether it also takes fixtures with fewer than four classes.
-    few: bool = True
+    #: False for a weaker setting of another tool: run only where the presets were developed.
+    strong: bool = True
 
-    def takes(self, fixture: Fixture, p: str) -> bool:
-        able = p in self.norms and (self.few or fixture.classes >= 4)
-        return able and importlib.util.find_spec(self.package) is not None
+    def takes(self, p: str) -> bool:
+        return p in self.norms and importlib.util.find_spec(self.package) is not None
 
 
 TOOLS = (
     Tool("pyautoattack", "pyautoattack", pyautoattack_standard, ("1", "2", "inf")),
     Tool("torchattacks, 100 steps", "torchattacks", torchattacks_at_strength, ("2", "inf")),
-    Tool("torchattacks.AutoAttack", "torchattacks", torchattacks_autoattack, ("2", "inf"), few=False),
+    Tool("torchattacks.AutoAttack", "torchattacks", torchattacks_autoattack, ("2", "inf"), strong=False),
     Tool("foolbox PGD-100 x 5", "foolbox", foolbox_pgd, ("1", "2", "inf")),
 )
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import attack_page
 from common import RESULTS, table
 
 HERE = Path(__file__).parent
@@ -136,22 +137,8 @@ def overhead(_: str) -> str:
 
 
 def attack(part: str) -> str:
-    """A table of attack_strength.json: threats, minimal or smoothed."""
-    rows = read("attack_strength.json").get(part)
-    if not rows:
-        return ""
-    if part == "threats":
-        keep = ("model", "norm", "eps", "inputs", "tool", "survived", "refused by the judge", "we miss",
-                "it misses", "time / pyautoattack", "forwards per input", "backwards per input")  # fmt: skip
-        base = {
-            (r["model"], r["norm"], r["eps"]): r["cpu seconds"] for r in rows if r["tool"] == "pyautoattack"
-        }
-        rows = [
-            {k: r[k] for k in keep}
-            | {"CPU time / pyautoattack": r["cpu seconds"] / base[r["model"], r["norm"], r["eps"]]}
-            for r in rows
-        ]
-    return table(rows)
+    """A table of attack_strength.json, or with "summary-" in front what it comes to."""
+    return attack_page.section(read("attack_strength.json"), part)
 
 
 def attack_machine(_: str) -> str:

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import attack_fixtures, attack_fresh, attack_strength, attack_tools, gpu
+from benchmarks import (
+    attack_fixtures,
+    attack_fresh,
+    attack_page,
+    attack_strength,
+    attack_summary,
+    attack_tools,
+    gpu,
+)
 from benchmarks.attack_tools import Tool
 
 
@@ -101,9 +109,33 @@ def test_misses_are_counted_against_what_any_tool_broke_in_any_run(monkeypatch):
     assert ours["near"] == theirs["near"] == len(strong) == theirs["breakable"]
     assert theirs["misses"] == [0, len(strong), 0]
     assert ours["misses"] == [0, 0, 0]
-    total = attack_strength.summed([ours, theirs])
+    total = attack_summary.summed([ours, theirs])
     assert total[1]["misses per seed"]["mean"] == pytest.approx(len(strong) / 3, rel=1e-4)
-    assert total[1]["ours on the same"]["mean"] == 0
+    assert total[1]["standard's on the same"]["mean"] == 0
+
+
+def test_the_page_says_what_the_table_says():
+    def row(eps, tool, survived, we_miss, it_misses, seconds):
+        return {
+            "model": "m", "norm": "2", "eps": eps, "inputs": 10, "tool": tool, "survived": survived,
+            "we miss": we_miss, "it misses": it_misses, "seconds": seconds, "cpu seconds": seconds / 2,
+        }  # fmt: skip
+
+    rows = [
+        row(0.1, "standard (ours)", 0.5, 0, 0, 6.0), row(0.1, "pyautoattack", 0.6, 0, 1, 10.0),
+        row(0.2, "standard (ours)", 0.4, 0, 0, 8.0), row(0.2, "pyautoattack", 0.3, 1, 0, 10.0),
+        row(0.2, "other", 0.2, 2, 0, 1.0),
+    ]  # fmt: skip
+    said = attack_page.section({"fresh": rows}, "summary-fresh")
+    assert "2 threats" in said
+    assert "or fewer, on 1;" in said
+    assert "2 confirmed breaks of the others survive `standard`" in said
+    assert "1 by pyautoattack, 0 by other" in said
+    assert "0.70 of pyautoattack's (median; largest 0.80)" in said
+    first, second = attack_page.by_threat(rows)
+    assert (first["survived standard (ours)"], first["survived other"]) == (0.5, "")
+    assert (second["we miss"], second["time / pyautoattack"]) == (2, 0.8)
+    assert attack_page.section({}, "summary-fresh") == attack_page.section({}, "fresh") == ""
 
 
 def test_fresh_networks_are_not_those_that_the_presets_were_developed_on():
