@@ -265,14 +265,20 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     parts: set[str] = set(args.only or PARTS[:-1]) - ({"fresh"} if args.small else set())
-    report = json.loads(args.out.read_text()) if args.out.exists() else {}
-    report |= {"benchmark": "attack_strength", "machine": common.machine()}
+    report: dict[str, Any] = {}
     if parts & {"threats", "minimal", "smoothed"}:
         _tuned(args, parts, report)
     if parts & {"fresh", "repeats"}:
         _untuned(args, parts, report)
-    common.write(args.out, report)
+    _save(args.out, report)
     print(f"written to {args.out}")
+
+
+def _save(path: Path, report: dict[str, Any]) -> None:
+    """Replace the parts that were measured; the others stay, also those that another run wrote meanwhile."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    found |= {"benchmark": "attack_strength", "machine": common.machine()}
+    common.write(path, found | report)
 
 
 def _tuned(args: argparse.Namespace, parts: set[str], report: dict[str, Any]) -> None:
@@ -307,11 +313,13 @@ def _untuned(args: argparse.Namespace, parts: set[str], report: dict[str, Any]) 
     }
     for part in [p for p in measures if p in parts]:
         measure, cases = measures[part]
+        before = json.loads(args.out.read_text()) if args.out.exists() else {}
+        report[part] = before.get(part, [])
         for rows in _each(measure, models, cases):
             again = {_threat(r) for r in rows}
-            kept = [r for r in report.get(part, []) if _threat(r) not in again and _threat(r) in cases]
+            kept = [r for r in report[part] if _threat(r) not in again and _threat(r) in cases]
             report[part] = sorted(kept + rows, key=lambda r, cases=cases: cases.index(_threat(r)))
-            common.write(args.out, report)
+            _save(args.out, report)
     if "repeats" in parts and report.get("repeats"):
         print(common.table(summed(report["repeats"])), flush=True)
 
