@@ -1,7 +1,8 @@
 """Our attacks beside pyautoattack, torchattacks and foolbox: who breaks what, and for how much.
 
     python benchmarks/attack_strength.py --small           a minute: 24 digits
-    python benchmarks/attack_strength.py                   the tables of docs/benchmarks.md
+    python benchmarks/attack_strength.py                   the networks the presets were developed on
+    python benchmarks/attack_strength.py --only fresh      networks they were not, a quarter of an hour
     python benchmarks/attack_strength.py --only repeats    misses per seed, on inputs near the boundary
 
 Every tool attacks the same inputs of the same model in one process. What a tool claims is judged by
@@ -55,7 +56,7 @@ except ImportError:  # imported as a module of the benchmarks folder
 DIGITS = (("cnn", "inf", 0.05), ("cnn", "2", 0.5), ("mlp", "inf", 0.05), ("mlp", "2", 0.5),
           ("cnn-pgd", "inf", 0.2), ("cnn-pgd", "2", 0.6), ("cnn", "1", 1.5))  # fmt: skip
 MNIST = (("mnist-cnn", "inf", 0.1), ("mnist-cnn", "2", 1.0))
-PARTS = ("threats", "fresh", "minimal", "smoothed", "repeats")
+PARTS = ("threats", "minimal", "smoothed", "fresh", "repeats")
 
 
 def compare(fixture: Fixture, p: str, eps: float, *, weak: bool = True) -> list[dict[str, Any]]:
@@ -257,14 +258,14 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="24 digits, three threats")
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--mnist-limit", type=int, default=50)
-    parser.add_argument("--fresh-limit", type=int, default=50, help="inputs per fixture of fresh and repeats")
+    parser.add_argument("--fresh-limit", type=int, default=40, help="inputs per fixture of fresh and repeats")
     parser.add_argument("--seeds", type=int, default=5, help="runs per tool and threat of repeats")
-    parser.add_argument("--only", nargs="*", choices=PARTS, help="default: all but repeats")
+    parser.add_argument("--only", nargs="*", choices=PARTS, help="default: threats, minimal, smoothed")
     parser.add_argument("--models", nargs="*", help="of the fixtures of fresh and repeats, these only")
     parser.add_argument("--out", type=Path, default=common.RESULTS / "attack_strength.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    parts: set[str] = set(args.only or PARTS[:-1]) - ({"fresh"} if args.small else set())
+    parts: set[str] = set(args.only or PARTS[:3])
     report: dict[str, Any] = {}
     if parts & {"threats", "minimal", "smoothed"}:
         _tuned(args, parts, report)
