@@ -45,13 +45,16 @@ def by_threat(rows: Rows) -> list[dict[str, Any]]:
     out = []
     for (model, norm, eps), mine in threats_of(rows).items():
         peers = [r for name, r in mine.items() if name != OURS]
+        alike = mine[OURS]["same parts"]
         out.append(
             {"model": model, "norm": norm, "eps": eps, "inputs": mine[OURS]["inputs"]}
             | {f"survived {t}": mine[t]["survived"] if t in mine else "" for t in tools}
             | {
                 "we miss": max(r["we miss"] for r in peers),
-                "time / pyautoattack": mine[OURS]["seconds"] / mine[PEER]["seconds"],
-                "CPU time / pyautoattack": mine[OURS]["cpu seconds"] / mine[PEER]["cpu seconds"],
+                "time / pyautoattack": mine[OURS]["seconds"] / mine[PEER]["seconds"] if alike else "",
+                "CPU time / pyautoattack": (
+                    mine[OURS]["cpu seconds"] / mine[PEER]["cpu seconds"] if alike else ""
+                ),
             }
         )
     return out
@@ -62,8 +65,9 @@ def summary(rows: Rows) -> str:
     cases = list(threats_of(rows).values())
     lower = sum(c[OURS]["survived"] <= c[PEER]["survived"] for c in cases)
     missed = sum(max(r["we miss"] for name, r in c.items() if name != OURS) for c in cases)
-    wall = [c[OURS]["seconds"] / c[PEER]["seconds"] for c in cases]
-    cpu = [c[OURS]["cpu seconds"] / c[PEER]["cpu seconds"] for c in cases]
+    alike = [c for c in cases if c[OURS].get("same parts", True)]
+    wall = [c[OURS]["seconds"] / c[PEER]["seconds"] for c in alike]
+    cpu = [c[OURS]["cpu seconds"] / c[PEER]["cpu seconds"] for c in alike]
     per_tool = ", ".join(
         f"{sum(c[t]['it misses'] for c in cases if t in c)} by {t}"
         for t in dict.fromkeys(r["tool"] for r in rows)

@@ -68,7 +68,11 @@ def compare(fixture: Fixture, p: str, eps: float, *, weak: bool = True) -> list[
     ours = np.array([o.broken for o in outcomes])
     clean = np.array([o.clean_correct for o in outcomes])
     standing = float(np.mean([o.status == "survived" for o in outcomes]))
-    about = {"model": fixture.name, "norm": p, "eps": eps, "inputs": len(ours)}
+    about = {
+        "model": fixture.name, "norm": p, "eps": eps, "inputs": len(ours),
+        # Below four classes pyautoattack's standard does not run, and its parts cost less.
+        "same parts": fixture.classes >= 4,
+    }  # fmt: skip
     n, counts = len(ours), outcomes.counts()
     rows = [
         about | {

@@ -119,20 +119,23 @@ def test_the_page_says_what_the_table_says():
         return {
             "model": "m", "norm": "2", "eps": eps, "inputs": 10, "tool": tool, "survived": survived,
             "we miss": we_miss, "it misses": it_misses, "seconds": seconds, "cpu seconds": seconds / 2,
+            "same parts": eps < 1,
         }  # fmt: skip
 
     rows = [
         row(0.1, "standard (ours)", 0.5, 0, 0, 6.0), row(0.1, "pyautoattack", 0.6, 0, 1, 10.0),
         row(0.2, "standard (ours)", 0.4, 0, 0, 8.0), row(0.2, "pyautoattack", 0.3, 1, 0, 10.0),
         row(0.2, "other", 0.2, 2, 0, 1.0),
+        row(3.0, "standard (ours)", 0.4, 0, 0, 90.0), row(3.0, "pyautoattack", 0.4, 0, 0, 1.0),
     ]  # fmt: skip
     said = attack_page.section({"fresh": rows}, "summary-fresh")
-    assert "2 threats" in said
-    assert "or fewer, on 1;" in said
+    assert "3 threats" in said
+    assert "or fewer, on 2;" in said
     assert "2 confirmed breaks of the others survive `standard`" in said
     assert "1 by pyautoattack, 0 by other" in said
     assert "0.70 of pyautoattack's (median; largest 0.80)" in said
-    first, second = attack_page.by_threat(rows)
+    first, second, third = attack_page.by_threat(rows)
+    assert third["time / pyautoattack"] == ""
     assert (first["survived standard (ours)"], first["survived other"]) == (0.5, "")
     assert (second["we miss"], second["time / pyautoattack"]) == (2, 0.8)
     assert attack_page.section({}, "summary-fresh") == attack_page.section({}, "fresh") == ""
