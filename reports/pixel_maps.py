@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports.numbers import percent_down, percent_up, radius_down
+from reports.numbers import percent_down, percent_up, radius_down, radius_short
 from reports.png import data_uri
 
 if TYPE_CHECKING:
@@ -71,6 +71,14 @@ def _panel(evidence: PixelEvidence, image: SegmentedImage) -> Panel:
         f"pixels; {percent_up(1 - share)} of all pixels abstain."
     )
     pictures.append(("certified", text, data_uri(_classes(maps.classes, len(names)))))
+    if (found := evidence.attacks.shown.get(index)) is not None:
+        lost = percent_up(float(found.broken.sum() / max(1, found.stake.sum())))
+        target = "smoothed segmentation" if found.smoothed else "base model"
+        text = (
+            f"Classes of image {index} in the {target} under one perturbation of size "
+            f"{radius_short(float(found.row['eps']), 4)}: {lost} of the labelled pixels are lost."
+        )
+        pictures.append(("attacked", text, data_uri(_classes(found.attacked, len(names)))))
     caption = f"{percent_down(share)} certified"
     if maps.target is not None and maps.known.any():
         caption += f", {percent_down(float(maps.correct.sum() / maps.known.sum()))} certified and correct"

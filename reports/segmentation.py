@@ -15,6 +15,7 @@ from reports.attack_groups import norm_name
 from reports.html import environment, flat
 from reports.latex import escape
 from reports.numbers import count, percent_down, percent_interval, percent_up, plain, radius_short
+from reports.pixel_attacks import pixel_attacks
 from reports.pixel_maps import colours, panels
 from reports.plots.pixels import certified_pixels
 from reports.svg import Figure, ticks
@@ -45,6 +46,7 @@ class PixelEvidence:
         self.norm = norm_name(str(stored.settings.get("norm") or "2"))
         self.records = list(stored.run)
         self.labelled = self.run.labelled
+        self.attacks = pixel_attacks(stored, self.run)
 
     @property
     def tested(self) -> float | None:
@@ -137,6 +139,7 @@ def page(evidence: PixelEvidence, figures: Mapping[str, Figure]) -> str:
             details=headline_details(evidence),
             says=says(evidence),
             omits=omits(evidence),
+            attacked=attacked(evidence),
             figures={name: Markup(figure.inline()) for name, figure in figures.items()},
             by_class=by_class,
             panels=shown,
@@ -213,6 +216,27 @@ def omits(evidence: PixelEvidence) -> list[str]:
     return lines
 
 
+def attacked(evidence: PixelEvidence) -> str:
+    """What attacks on the smoothed segmentation say about the certificates, in one sentence."""
+    hits = evidence.attacks.contradictions
+    if hits:
+        images = len({hit.index for hit in hits})
+        return (
+            f"{count(len(hits))} certified pixel{'s' * (len(hits) > 1)} of {count(images)} image"
+            f"{'s' * (images > 1)} changed class within the certified radius; a certificate and a "
+            "counterexample contradict each other."
+        )
+    pixels, images = evidence.attacks.challenged
+    tried = (
+        f" {count(pixels)} certified pixels of {count(images)} images were attacked inside their own balls."
+        if images
+        else ""
+    )
+    if not images and not any(row.smoothed for row in evidence.attacks.rows):
+        return "The smoothed segmentation has not been attacked yet."
+    return f"No certified pixel was confirmed to change its class within its radius.{tried}"
+
+
 def table(evidence: PixelEvidence) -> str:
     """The certified shares as a LaTeX float (booktabs)."""
     settings = (
@@ -246,6 +270,8 @@ def table(evidence: PixelEvidence) -> str:
 def card(evidence: PixelEvidence) -> str:
     """What a model card should say about this run."""
     lines = ["## Robustness of the segmentation", ""]
+    if evidence.attacks.contradictions:
+        lines += [f"**This run is invalid: {attacked(evidence)}**", ""]
     lines += [
         f"**{headline_share(evidence)}** {headline_claim(evidence)}",
         "",
@@ -266,6 +292,8 @@ def card(evidence: PixelEvidence) -> str:
             "", f"Mean IoU {plain(score.mean_iou)}, abstaining pixels counted as wrong; base model without "
             f"noise {plain(score.plain_mean_iou)}.",
         ]  # fmt: skip
+    if evidence.attacks.rows or evidence.attacks.challenged[1]:
+        lines += ["", attacked(evidence)]
     lines += ["", "### Guarantee", "", f"> {' '.join(evidence.run.guarantee.split())}", ""]
     lines += [f"- {s}" for s in says(evidence)]
     lines += ["", "Not claimed:", ""] + [f"- {s}" for s in omits(evidence)]

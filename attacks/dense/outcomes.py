@@ -110,7 +110,7 @@ class PixelAttack:
             "broken": int(self.broken.sum()), "reached": int(self.reached.sum()),
             "strongest": self.strongest, "attempts": [asdict(a) for a in self.attempts],
             "forwards": self.forwards, "backwards": self.backwards, "seconds": self.seconds,
-            "details": dict(self.details),
+            "details": dict(self.details), "arrays": self.arrays_name,
         }  # fmt: skip
 
     def arrays(self) -> dict[str, np.ndarray]:

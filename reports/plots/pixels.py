@@ -1,4 +1,4 @@
-"""The share of pixels certified against the radius: all of them, and those with their true class."""
+"""The share of pixels certified against the radius, and what attacks of that size left standing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports.numbers import percent_down, radius_short
+from reports.numbers import percent_down, percent_up, radius_short
 from reports.svg import Axes, Figure, ticks
 
 if TYPE_CHECKING:
@@ -17,8 +17,13 @@ POINTS = 120
 
 
 def certified_pixels(evidence: PixelEvidence) -> Figure:
-    """Certified share (dashed) and certified-correct share with its interval over images."""
-    extent = max(evidence.largest, evidence.sigma / 10) * 1.04
+    """Certified share (dashed), certified-correct share with its interval over images, attacks as dots.
+
+    A dot is the share of pixels that were right and that no perturbation of this size was confirmed
+    to change, on the images that were attacked: no certified curve of these can lie above it.
+    """
+    dots = [r for r in evidence.attacks.rows if r.certified is not None]
+    extent = max(evidence.largest, evidence.sigma / 10, *(r.eps for r in dots)) * 1.04
     # A tested radius is a corner itself: the curve is flat up to it and nothing beyond.
     corners = (
         tuple(np.linspace(0.0, extent, POINTS)) if evidence.tested is None else (0.0, evidence.tested, extent)
@@ -41,6 +46,9 @@ def certified_pixels(evidence: PixelEvidence) -> Figure:
     fig.path(axes.steps([(r.radius, r.share) for r in rows]), "line-base" if right else "line-proof")
     if right:
         fig.path(axes.steps([(x, e.value) for x, e in right]), "line-proof")
+    for r in dots:
+        note = f"attack within {r.eps:g}: {percent_up(r.survived)} of {r.images} images' pixels survived"
+        fig.mark(*axes.point(r.eps, r.survived), "dot-wrong", note, r=4.2)
     return fig
 
 
@@ -51,4 +59,9 @@ def _describe(evidence: PixelEvidence) -> str:
         if row.correct is not None:
             text += f", {percent_down(row.correct.value)} certified with their true class"
         shown.append(f"at radius {radius_short(row.radius, 4)}: {text}")
+    shown += [
+        f"attacked within {radius_short(r.eps, 4)}: {percent_up(r.survived)} right and not changed"
+        for r in evidence.attacks.rows
+        if r.certified is not None
+    ]
     return "; ".join(shown) + "."

@@ -209,3 +209,5 @@ def test_inflated_radii_are_contradicted_and_the_exit_code_says_so(cli, segmente
     found = read_run(place).documents["contradictions"]["hits"]
     assert found
     assert all(hit["distance"] <= hit["radius"] for hit in found)
+    assert cli("report", place).exit_code == 0
+    assert "This run is invalid" in (place / "report.html").read_text()

@@ -1,6 +1,7 @@
 """The report of a segmentation run with known geometry: files, words, pictures."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 
 import certify
 import reports
+from attacks import Threat
+from attacks.dense import attack_segmentation, challenge_segmentation
 from certify.errors import InvalidSetting
-from certify.store import read_run
+from certify.store import open_run, read_run
 from reports.pixel_maps import _classes, colours, panels
 from reports.segmentation import PixelEvidence
 from tests.certify.pixel_half_spaces import PixelHalfSpaces
@@ -100,6 +103,77 @@ def test_images_are_shown_from_most_certified_to_fewest(runs):
     assert [p[0] for p in shown[0].pictures] == ["input", "truth", "certified", "radius"]
     shares = [float(p.caption.split("\u00a0")[0]) for p in shown]
     assert shares == sorted(shares, reverse=True)
+
+
+class Stored:
+    """A run with attacks beside it, as ``certify attack`` and ``--challenge`` leave it."""
+
+    def __init__(self, path, factor=1.0):
+        model = PixelHalfSpaces(DISTANCES)
+        self.path = certified(path)
+        with open_run(path, read_run(path).settings, read_run(path).guarantee) as store:
+            g = certify.SmoothedSegmentation(
+                model, 1.0, num_classes=2, noise="gaussian", bounds=None, batch_size=64
+            )
+            x, y = torch.zeros(2, 1, 3, 4), torch.tensor(np.stack([model.truth] * 2))
+            threat = Threat(2, eps=0.7, bounds=None)
+            run = certify.SegmentationRun.open(path)
+            found = [
+                *attack_segmentation(g, x, y, threat=threat),
+                *attack_segmentation(model, x, y, threat=threat, preset="quick"),
+                *challenge_segmentation(g, run, torch.zeros(8, 1, 3, 4)),
+            ]
+            for outcome in found:
+                # A counterexample that is closer than any is: what a wrong radius would leave behind.
+                near = tuple(
+                    replace(a, distance=a.distance * factor, distance_l2=a.distance_l2 * factor)
+                    for a in outcome.attempts
+                )
+                outcome = replace(outcome, attempts=near)
+                store.add_attack(outcome.to_json())
+                store.put_arrays(outcome.arrays_name, outcome.arrays())
+            self.smoothed = found[:2]
+
+
+def test_what_attacks_left_stands_beside_what_is_certified(tmp_path):
+    stored = Stored(tmp_path / "attacked")
+    evidence = PixelEvidence(read_run(stored.path))
+    smoothed, base = evidence.attacks.rows
+    assert (smoothed.target, base.target) == ("smoothed", "base model")
+    assert smoothed.images == base.images == 2
+    left = sum(int((o.right & ~o.reached).sum()) for o in stored.smoothed) / 24
+    assert smoothed.survived == left
+    assert smoothed.certified <= smoothed.survived <= smoothed.once <= smoothed.before == 1.0
+    assert base.certified is None, "an attack on the base model is not set beside certificates"
+    assert evidence.attacks.contradictions == ()
+    assert evidence.attacks.challenged == (
+        sum(int(i.maps.certified.sum()) for i in certify.SegmentationRun.open(stored.path)), 8,
+    )  # fmt: skip
+    files = reports.build(stored.path)
+    text = files.html.read_text()
+    assert 'id="attacks"' in text
+    assert "No certified pixel was confirmed to change its class" in text
+    assert "This run is invalid" not in text
+    assert text.count("dot-wrong") >= 2
+    assert "No certified pixel was confirmed" in files.card.read_text()
+    shown = next(p for p in panels(evidence) if p.index == 0)
+    assert "attacked" in [p[0] for p in shown.pictures]
+
+
+def test_a_contradiction_is_an_alarm_on_the_page_and_in_the_card(tmp_path):
+    stored = Stored(tmp_path / "liar", factor=0.01)
+    evidence = PixelEvidence(read_run(stored.path))
+    assert evidence.attacks.contradictions
+    files = reports.build(stored.path)
+    for text in (files.html.read_text(), files.card.read_text()):
+        assert "This run is invalid" in text
+        assert "changed class within the certified radius" in text
+
+
+def test_a_run_that_was_not_attacked_says_so(runs):
+    text = reports.build(runs["holm"]).html.read_text()
+    assert "(none sought)" in text
+    assert 'id="attacks"' not in text
 
 
 def test_a_segmentation_is_not_compared_with_other_runs(runs):
