@@ -27,13 +27,8 @@ SETTINGS = {
     "optimizer": "sgd", "lr": 0.01, "schedule": "constant", "nesterov": True, "weight_decay": 5e-4,
     "batch_size": 128, "epochs": 30,
 }  # fmt: skip
-#: What the sources leave open: the reproduction has no weight decay; the rate of the authors' code
-#: falls by fifths after epochs 60, 120 and 160, which 30 epochs never reach.
-VARIANTS = {
-    "no weight decay": {"weight_decay": 0.0},
-    "200 epochs, rate by fifths": {"epochs": 200, "schedule": "steps"},
-    "200 epochs, rate by fifths, no weight decay": {"epochs": 200, "schedule": "steps", "weight_decay": 0.0},
-}
+#: What the sources disagree on: the reproduction has no weight decay.
+VARIANTS = {"nothing": {}, "no weight decay": {"weight_decay": 0.0}}
 #: Accuracy in percent in the paper and in the reproduction.
 REPORTED = {"convolution": (92.01, 91.5), "residual": (92.53, 93.39), "global": (95.03, 93.96)}
 
@@ -45,14 +40,15 @@ def run(seeds: int) -> dict[str, Any]:
 
 def variants(seeds: int) -> dict[str, Any]:
     """The trio with one setting changed at a time."""
-    rows = []
+    rows, seconds = [], 0.0
     for name, change in VARIANTS.items():
         found = networks(range(seeds), SETTINGS | change)
         last = {b: [line["accuracy %"] for line in of.values()] for b, of in found.items()}
         gaps = [g - c for g, c in zip(last["global"], last["convolution"], strict=True)]
         accuracies = {f"{b} %": over_seeds(values) for b, values in last.items()}
         rows.append({"changed": name} | accuracies | {"global - convolution": over_seeds(gaps)})
-    return {"rows": rows, "seeds": seeds, "settings": SETTINGS}
+        seconds += sum(line["seconds"] for of in found.values() for line in of.values())
+    return {"rows": rows, "seeds": seeds, "settings": SETTINGS, "seconds": seconds}
 
 
 def networks(seeds: range, settings: dict[str, Any] = SETTINGS) -> dict[str, dict[int, dict[str, Any]]]:
