@@ -42,6 +42,8 @@ SMALLER = (
     Substitute(r" --limit \d+", "", "replaced by the limit below"),
     Substitute(r"^(certify radius (?!.*unet\.pt).*)$", r"\1 --limit 4 --n-max 400", "sampling takes minutes"),
     Substitute(r"^(certify radius .*unet\.pt.*)$", r"\1 --limit 2 --n0 10 --n 60", "pixels: n0 + n samples"),
+    Substitute(r"^(certify attack runs/pixels.*)$", r"\1 --limit 1", "every image is attacked alike"),
+    Substitute(r"^(certify attack runs/pixels.* --base.*)$", r"\1 --preset quick", "500 steps take a minute"),
     Substitute(r"(--level 3.*)$", r"\1 --subset 2", "fresh samples for two inputs show the same"),
     Substitute(r'--require "certified@0.5>=0.9"', '--require "certified@0.5>=0"', "one epoch proves little"),
     Substitute(
