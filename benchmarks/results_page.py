@@ -79,7 +79,8 @@ def tool_figures(name: str) -> str:
     """One table of benchmarks.md, named "kind" or "kind:part"; "" where it was not measured."""
     kind, _, part = name.partition(":")
     return {
-        "cost": cost, "replay": replay, "overhead": overhead, "attack": attack, "attack-machine": attack_machine,
+        "cost": cost, "replay": replay, "overhead": overhead,
+        "attack": attack, "attack-machine": attack_machine,
         "noise": noise, "inside": inside, "bounds": bounds,
     }[kind](part)  # fmt: skip
 
