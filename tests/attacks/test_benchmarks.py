@@ -135,9 +135,9 @@ def test_the_page_says_what_the_table_says():
     assert "1 by pyautoattack, 0 by other" in said
     assert "0.70 of pyautoattack's (median; largest 0.80)" in said
     first, second, third = attack_page.by_threat(rows)
-    assert third["time / pyautoattack"] == ""
+    assert third["CPU time / pyautoattack"] == ""
     assert (first["survived standard (ours)"], first["survived other"]) == (0.5, "")
-    assert (second["we miss"], second["time / pyautoattack"]) == (2, 0.8)
+    assert (second["we miss"], second["CPU time / pyautoattack"]) == (2, 0.8)
     assert attack_page.section({}, "summary-fresh") == attack_page.section({}, "fresh") == ""
 
 
