@@ -194,7 +194,7 @@ class _Reader:
         kind, own = self.read(type(value)), self.read(_attributes(value))
         try:
             found = _pickled(value)
-        except Exception:
+        except Exception:  # an object that cannot be pickled may raise anything; it is named as unread
             return _hash("object", kind, own, self._unread(f"a {_name(type(value))}"))
         if isinstance(found, str):
             return _hash("object", kind, str(getattr(value, "__module__", "")), found)

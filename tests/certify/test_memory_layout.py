@@ -26,6 +26,20 @@ class Views(nn.Module):
         return self.conv(x).view(len(x), -1)[:, :4]
 
 
+class Insists(nn.Module):
+    """Refuses any other layout with an error of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+
+    def forward(self, x):
+        h = self.conv(x)
+        if not h.is_contiguous():
+            raise ValueError("channels first, please")
+        return h.mean((2, 3))
+
+
 class AsksForStrides(nn.Module):
     """Another function in another layout."""
 
@@ -110,7 +124,8 @@ def test_the_race_is_run_by_every_layout_and_number_of_lanes(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "model", [Views, AsksForStrides, with_hook, lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 4))]
+    "model",
+    [Views, Insists, AsksForStrides, with_hook, lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 4))],
 )
 def test_models_that_do_not_suit_it_are_left_alone(model, monkeypatch):
     torch.manual_seed(0)
