@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from certify.dense.maps import IGNORE
+from certify.dense.attacked import AttackedPixels
 from certify.dense.run import PixelContradiction, SegmentationRun, class_iou, mean_known
 from reports.attack_groups import CHALLENGE, norm_name
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class StoredPixelAttack:
+class StoredPixelAttack(AttackedPixels):
     """One stored outcome: what its JSON says and its maps hold (``attacks.dense.PixelAttack`` in the run)."""
 
     row: Mapping[str, Any]
@@ -41,22 +41,6 @@ class StoredPixelAttack:
     @property
     def attempts(self) -> tuple[Any, ...]:
         return tuple(_Attempt(str(a["name"])) for a in self.row["attempts"])
-
-    @property
-    def stake(self) -> np.ndarray:
-        return self.label != IGNORE
-
-    @property
-    def right(self) -> np.ndarray:
-        return self.stake & (self.clean == self.label)
-
-    @property
-    def broken(self) -> np.ndarray:
-        return self.right & (self.attacked != self.label)
-
-    @property
-    def reached(self) -> np.ndarray:
-        return self.right & (self.by >= 0)
 
     def nearest(self, norm: str) -> np.ndarray:
         """The size in ``norm`` of the smallest perturbation confirmed to change each pixel, else inf."""

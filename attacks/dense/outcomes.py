@@ -14,7 +14,7 @@ import numpy as np
 
 from attacks.outcomes import AttackStatus
 from attacks.threat import Threat
-from certify.dense.maps import IGNORE
+from certify.dense.attacked import AttackedPixels
 from certify.dense.run import class_iou, mean_known, ratio_over_images
 from certify.errors import InvalidSetting
 from certify.records import Estimate
@@ -43,7 +43,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, eq=False)
-class PixelAttack:
+class PixelAttack(AttackedPixels):
     """The attack on one image; all maps are (height, width).
 
     ``label``: the class each pixel was to lose (``IGNORE``: not at stake). ``clean``: its class
@@ -73,26 +73,6 @@ class PixelAttack:
     seconds: float = 0.0
     details: Mapping[str, Any] = field(default_factory=dict)
     adversarial: np.ndarray | None = field(default=None, repr=False)
-
-    @property
-    def stake(self) -> np.ndarray:
-        """Pixels whose class was to be changed."""
-        return self.label != IGNORE
-
-    @property
-    def right(self) -> np.ndarray:
-        """Pixels at stake that had their label's class before the attack."""
-        return self.stake & (self.clean == self.label)
-
-    @property
-    def broken(self) -> np.ndarray:
-        """Pixels that lost it under the strongest perturbation: all by one and the same image."""
-        return self.right & (self.attacked != self.label)
-
-    @property
-    def reached(self) -> np.ndarray:
-        """Right pixels that some perturbation was confirmed to change, each maybe by another one."""
-        return self.right & (self.by >= 0)
 
     def nearest(self, norm: str | None = None) -> np.ndarray:
         """The size of the smallest perturbation confirmed to change each pixel, inf where none was."""

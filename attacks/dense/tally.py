@@ -10,11 +10,12 @@ import numpy as np
 from attacks.dense.judge import Verdict
 from attacks.dense.outcomes import Attempt, PixelAttack
 from attacks.outcomes import AttackStatus
-from certify.dense.maps import ABSTAIN, IGNORE
+from certify.dense.attacked import AttackedPixels
+from certify.dense.maps import ABSTAIN
 
 
 @dataclass
-class ImageTally:
+class ImageTally(AttackedPixels):
     """One image: what is at stake, and what each candidate was confirmed to change."""
 
     index: int
@@ -32,15 +33,6 @@ class ImageTally:
         self.found = np.full(self.label.shape, ABSTAIN, dtype=np.int64)
         self.attacked = self.clean.copy()
 
-    @property
-    def stake(self) -> np.ndarray:
-        return self.label != IGNORE
-
-    @property
-    def right(self) -> np.ndarray:
-        """The pixels that can be lost."""
-        return self.stake & (self.clean == self.label)
-
     def settle(self, verdict: Verdict, image: np.ndarray) -> None:
         """Keep a pixel's nearest confirmed change, and the candidate that broke most right pixels at once."""
         number = len(self.attempts)
@@ -52,7 +44,7 @@ class ImageTally:
         nearer = self.right & verdict.confirmed & (verdict.attempt.distance < sizes[self.by])
         self.by[nearer], self.found[nearer] = number, verdict.classes[nearer]
         broken = self.right & verdict.confirmed
-        if broken.sum() > (self.right & (self.attacked != self.label)).sum():
+        if broken.sum() > self.broken.sum():
             self.strongest, self.image = number, image
             self.attacked = np.where(verdict.confirmed, verdict.classes, self.clean)
 
