@@ -1,11 +1,12 @@
 # make demo   train, certify, attack, bound, compare and report, from nothing
-# make test   the test suite (< 10 minutes on two cores)
+# make test   the test suite (minutes on two cores; WORKERS=1 for one process)
 # Everything runs in .venv, which `make env` creates under constraints.txt.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+WORKERS ?= 2
 
 .PHONY: env demo test check-install test-browser test-slow soak lint format docs bench clean
 
@@ -14,7 +15,7 @@ env: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,notebooks,onnx,ray]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,notebooks,huggingface,onnx,ray]'
 	# Without their dependencies: torchattacks asks for a years-old requests and a torchvision
 	# that it never imports, and would replace torch by another build.
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps torchattacks pyautoattack
@@ -24,7 +25,7 @@ demo: env
 	$(BIN)/certify demo
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check-install:
 	$(PYTHON) tests/check_install.py

@@ -4,12 +4,13 @@ Estimates and lower bounds live here; a Lipschitz bound that a certificate rests
 ``certify.lipschitz``.
 """
 
-from analysis.all_bounds import all_bounds, bounds_document, deterministic_gap, same_points
+from analysis.all_bounds import all_bounds, bounds_document, deterministic_gap
 from analysis.classes import AdversarialLinear, Finite, FunctionClass, Kernel, Linear
 from analysis.correlation import RankCorrelation, rank_correlations
 from analysis.evidence import Claim, Evidence, LedgerRow
 from analysis.gibbs import Gibbs, perturbation_bounds
 from analysis.heldout import MeasuredGap, heldout_bound, kl_inverse, measured_gap, risk_at_radius
+from analysis.hidden_state import HiddenState, hidden_state
 from analysis.homogeneous import HomogeneousNet
 from analysis.ledger import Ledger, ledger
 from analysis.lipschitz_estimates import LipschitzBracket, lipschitz_bracket
@@ -21,6 +22,7 @@ from analysis.rademacher import empirical_rademacher
 from analysis.rademacher_bounds import linear_bounds
 from analysis.residual_gap import ResidualGap, gap_document, radius_with_gap, residual_gap
 from analysis.result import BoundResult
+from analysis.separation import HeldOut, held_out, same_points
 from analysis.transported import Transported, euler_flow
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "Finite",
     "FunctionClass",
     "Gibbs",
+    "HeldOut",
+    "HiddenState",
     "HomogeneousNet",
     "Kernel",
     "Ledger",
@@ -50,7 +54,9 @@ __all__ = [
     "euler_flow",
     "fit_posterior",
     "gap_document",
+    "held_out",
     "heldout_bound",
+    "hidden_state",
     "kl_inverse",
     "ledger",
     "linear_bounds",

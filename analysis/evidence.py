@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from analysis.streams import stream
 from certify.records import Record
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Evidence:
 
     def generator(self) -> torch.Generator:
         """A fresh stream, the same for every claim."""
-        return torch.Generator().manual_seed(self.seed)
+        return stream(self.seed, "ledger")
 
     def distances(self, key: str = "distance_l2") -> dict[int, Mapping[str, Any]]:
         """By input: the nearest confirmed adversarial example against the smoothed classifier.

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from analysis.heldout import MeasuredGap
+from analysis.heldout import MeasuredGap, kl_inverse
+from analysis.hidden_state import hidden_state, refuse_learned
 from analysis.pac_bayes import kl_form, pac_bayes_bounds
-from analysis.result import BoundResult
+from analysis.result import GUARANTEED, GUARANTEED_IF_FIXED, BoundResult
+from analysis.streams import stream
 from certify.bounds import binomial_interval
-from certify.errors import InvalidInput, InvalidSetting
+from certify.errors import InvalidInput, InvalidModel, InvalidSetting
 
 #: Standard deviations of the weights that are tried; the union bound pays for all of them.
 SCALES = tuple(1.2 * 2.0**-k for k in range(10))
@@ -92,13 +94,19 @@ class Gibbs:
         predictor: str,
         generator: torch.Generator,
     ) -> MeasuredGap:
-        """The measured generalization gap of the Gibbs classifier."""
+        """The measured generalization gap of the Gibbs classifier.
+
+        Both errors are estimated. A tenth of delta pays for the training error, a mean over ``draws``
+        independent weights (Chernoff in kl form, on both sides), the rest for the test error.
+        """
         train_error = self.empirical_risk(*train, draws=draws, generator=generator)
-        wrong, low, high = self.risk_interval(*test, delta=delta, generator=generator)
+        budget = math.log(20 / delta) / draws
+        train_high, train_low = kl_inverse(train_error, budget), 1 - kl_inverse(1 - train_error, budget)
+        wrong, low, high = self.risk_interval(*test, delta=0.9 * delta, generator=generator)
         n = len(test[1])
         return MeasuredGap(
-            wrong / n - train_error, low - train_error, high - train_error, train_error, wrong / n,
-            low, high, len(train[1]), n, delta, predictor,
+            wrong / n - train_error, low - train_high, high - train_low, train_error, wrong / n,
+            low, high, len(train[1]), n, delta, predictor, train_low, train_high,
         )  # fmt: skip
 
     def _draws(self, draws: int, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
@@ -125,6 +133,7 @@ def perturbation_bounds(
     *,
     prior: Weights | None = None,
     prior_name: str | None = None,
+    fresh: nn.Module | None = None,
     draws: int = 300,
     generator: torch.Generator | None = None,
 ) -> tuple[list[BoundResult], Gibbs]:
@@ -133,9 +142,12 @@ def perturbation_bounds(
     The prior is N(w0, s^2 I) with w0 = ``prior`` (zero where None), the posterior N(w, s^2 I), so that
     KL = |w - w0|^2 / (2 s^2); s is the best of ``SCALES`` and the union bound pays for the choice.
     ``prior`` must not depend on (x, y): initial weights, or weights trained on other data.
-    Raises InvalidInput for a network without weights.
+    ``fresh`` is an untrained network of the same architecture: what else the network holds (buffers) must be
+    as it is there. Without it buffers are assumed independent of (x, y), and the rows' validity says so.
+    Raises InvalidInput for a network without weights; InvalidModel in training mode and for one whose running
+    statistics or other buffers were learned.
     """
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    generator = stream(0, "weights") if generator is None else generator
     mean = {k: v.detach().cpu() for k, v in model.named_parameters()}
     if not mean:
         raise InvalidInput(
@@ -143,6 +155,14 @@ def perturbation_bounds(
             why="PAC-Bayes compares a posterior over weights with a prior",
             remedy="use the test-set bound",
         )
+    if any(part.training for part in model.modules()):
+        raise InvalidModel(
+            "a Gibbs classifier needs its network in evaluation mode",
+            why="in training mode an answer depends on the other points of the batch, or on further noise",
+            remedy="call model.eval() first",
+        )
+    state = hidden_state(model, fresh)
+    refuse_learned(state)
     start = {k: torch.zeros_like(v) for k, v in mean.items()} if prior is None else prior
     name = prior_name or ("zero weights" if prior is None else "given weights")
     scale = _pilot(model, mean, start, x, y, delta, generator)
@@ -151,6 +171,8 @@ def perturbation_bounds(
         gibbs.empirical_risk(x, y, draws=draws, generator=generator),
         gaussian_kl(mean, scale, start, scale), len(y), delta, draws=draws, choices=len(SCALES), prior=name,
         predictor=f"Gibbs: weights with noise {scale:.3g}", seed=generator.initial_seed(),
+        validity=GUARANTEED_IF_FIXED if state.unknown else GUARANTEED,
+        assumptions=[f"{', '.join(state.unknown[:3])} independent of these points"] if state.unknown else (),
     )  # fmt: skip
     return rows, gibbs
 

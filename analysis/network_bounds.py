@@ -32,10 +32,14 @@ def norm_bounds(
         return []
     with torch.no_grad():
         logits = torch.cat([model(part) for part in x.split(1000)])
+    num_classes = max(num_classes, logits.shape[1])  # a sample need not show every class
     margins = margin_distribution(logits.cpu(), y.cpu())
     points = with_constant(as_points(x), norms.biased)
     if norms.depth == 1:
-        return _linear(model, margins, points, norms, delta, num_classes)
+        layer = next((m for m in model.modules() if isinstance(m, nn.Linear)), None)
+        if layer is None:  # one convolution: linear, but no class with a bound of its own here
+            return [frobenius_bound(margins, points, norms, delta, num_classes=num_classes)]
+        return _linear(layer, margins, points, norms, delta, num_classes)
     return [
         frobenius_bound(margins, points, norms, delta, num_classes=num_classes),
         path_bound(margins, points, norms, delta, num_classes=num_classes),
@@ -120,18 +124,17 @@ def dudley(constant: float, n: int) -> float:
 
 
 def _linear(
-    model: nn.Module,
+    layer: nn.Linear,
     margins: MarginDistribution,
     points: Tensor,
     norms: NetworkNorms,
     delta: float,
     num_classes: int,
 ) -> list[BoundResult]:
-    layer = next(m for m in model.modules() if isinstance(m, nn.Linear))
     matrix = layer.weight.detach().double()
     if norms.biased:
         matrix = torch.cat([matrix, layer.bias.detach().double()[:, None]], dim=1)
-    if num_classes == 2:
+    if len(matrix) == 2:
         matrix = matrix[1:] - matrix[:1]
     n, dim = points.shape
     widest = float(matrix.abs().sum(1).max())

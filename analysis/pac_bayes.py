@@ -61,11 +61,14 @@ def pac_bayes_bounds(
     prior: str,
     predictor: str,
     seed: int | None = None,
+    validity: str = GUARANTEED,
+    assumptions: Sequence[str] = (),
 ) -> list[BoundResult]:
     """The three forms from a sampled empirical Gibbs risk, each valid with probability 1 - delta.
 
     A tenth of delta pays for the ``draws`` weight samples, the rest is shared by ``choices`` priors
-    among which the best was picked after seeing the data.
+    among which the best was picked after seeing the data. ``validity`` and further ``assumptions`` are the
+    caller's to name: the map from weights to classifiers must be fixed before the points are seen.
     """
     sampling, rest = delta / 10, delta * 0.9 / choices
     risk = gibbs_risk_upper(mean_error, draws, sampling / choices)
@@ -82,7 +85,7 @@ def pac_bayes_bounds(
             target="risk",
             predictor=predictor,
             side="upper",
-            validity=GUARANTEED,
+            validity=validity,
             value=form(risk, kl, n, rest),
             low=0.0,
             high=form(risk, kl, n, rest),
@@ -90,7 +93,7 @@ def pac_bayes_bounds(
             delta=delta,
             union_terms={"weight_samples": sampling, "theorem": delta * 0.9, "priors": float(choices)},
             data_used=f"{n} training points, {draws} weight samples",
-            assumptions=(f"prior: {prior}, independent of these points", "points i.i.d."),
+            assumptions=(f"prior: {prior}, independent of these points", "points i.i.d.", *assumptions),
             seed=seed,
         )
         for name, reference, form in forms

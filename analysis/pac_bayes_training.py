@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from analysis.gibbs import Gibbs, gaussian_kl
 from analysis.pac_bayes import pac_bayes_bounds
 from analysis.result import BoundResult
+from analysis.streams import stream
 from certify.errors import InvalidSetting
 
 #: The cross-entropy is clipped at ln(1/P_MIN) and divided by it, to lie in [0, 1].
@@ -56,7 +57,7 @@ def fit_posterior(
     draws: int = 1000,
     generator: torch.Generator | None = None,
 ) -> Posterior:
-    """Learn the prior's mean on a random share of the data, the posterior on all of it, bound on the rest.
+    """Learn the prior's mean on a random share of the data, posterior and bound on the rest.
 
     ``factory()`` builds the network (batch, ...) -> (batch, classes). The prior is N(w0, prior_scale^2 I)
     with w0 trained on the first part under that same weight noise (so that it is flat there);
@@ -64,7 +65,7 @@ def fit_posterior(
     ``input_sigma`` trains and bounds the classifier under Gaussian input noise. ``draws`` weight samples
     evaluate the final bound. Raises InvalidSetting when fewer than 8 points remain for the bound.
     """
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    generator = stream(0, "posterior") if generator is None else generator
     order = torch.randperm(len(y), generator=generator)
     cut = round(prior_share * len(y))
     learned, held = order[:cut], order[cut:]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from analysis.classes import FunctionClass
 from analysis.result import ASYMPTOTIC, EXACT, GUARANTEED, BoundResult
+from analysis.streams import stream
 from certify.errors import InvalidInput, InvalidSetting
 
 Method = Literal["auto", "exact", "mc", "bracket"]
@@ -43,7 +44,7 @@ def empirical_rademacher(
     The Monte Carlo interval [low, high] has level 1 - delta: ``t`` (Student) and ``bootstrap``
     (bias-corrected) are asymptotic; ``guaranteed`` is McDiarmid's, with half-width
     sqrt(sum_i c_i^2 ln(2/delta) / (2 draws)), c_i = 2 sup_f |f(x_i)| / N. ``terms`` always carries
-    the guaranteed ends too. Without a generator the signs come from a fresh one seeded with 0.
+    the guaranteed ends too. Without a generator the signs come from a fresh one with numbers of its own.
 
     Raises InvalidInput (no points, NaN) and InvalidSetting (method, draws, delta).
     Reference: Bartlett and Mendelson, JMLR 2002; McDiarmid 1989.
@@ -51,7 +52,7 @@ def empirical_rademacher(
     start = time.perf_counter()
     points = as_points(points)
     _check(method, draws, delta, interval, len(points))
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    generator = stream(0, "signs") if generator is None else generator
     if method == "bracket" or (method == "auto" and hasattr(cls, "bracket")):
         return _bracket(cls, points, draws, delta, generator)
     if method == "exact" or (method == "auto" and len(points) <= ENUMERATE_BELOW):

@@ -137,6 +137,10 @@ def linear_bounds(cls: Linear, points: Tensor) -> list[BoundResult]:
         rows = [
             ("linf bound", "Khinchine, by coordinate", EXACT, linf_bound(points, width), ("|w|_inf <= W",))
         ]
+
+    def outward(bound: float, validity: str) -> float:
+        return bound * (1 + 1e-12) if validity == EXACT else bound
+
     return [
         BoundResult(
             name=name,
@@ -145,9 +149,9 @@ def linear_bounds(cls: Linear, points: Tensor) -> list[BoundResult]:
             predictor=f"class: {cls.describe()}",
             side="upper",
             validity=validity,
-            value=value + bias,
+            value=outward(value + bias, validity),
             low=0.0,
-            high=value + bias,
+            high=outward(value + bias, validity),
             terms=shared,
             data_used="the points' size, dimension and norms",
             assumptions=assumptions,

@@ -18,6 +18,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
+from analysis.streams import stream
 from certify.errors import InvalidSetting
 
 Field = Callable[[Tensor, float], Tensor]
@@ -75,7 +76,7 @@ def residual_gap(
             why="the diffusion phase needs sigma > 0, the mean at least one draw",
             remedy="use the sigma of the training, such as 0.25",
         )
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    generator = stream(0, "residual gap") if generator is None else generator
     values, classes = [], 1
     with torch.no_grad():
         for row in x:
@@ -103,7 +104,8 @@ def gap_document(
 ) -> dict[str, Any]:
     """The residual gap of a network g(x, t) with an attribute ``horizon``, and what it would certify.
 
-    ``x`` (n, *shape) are inputs, ``path`` points along an attack's path (none: not measured). Beside the
+    ``x`` (n, *shape) are inputs, ``path`` points along an attack's path (none: not measured). The intervals
+    of both hold together with probability 1 - delta: where both are measured, each has half of it. Beside the
     gap on each stand the medians over ``x`` of the radius that would follow if the largest gap seen
     were a bound *everywhere* (``radius_with_gap``; nothing proves that it is) and of the radius without
     a gap. Plain JSON types.
@@ -112,17 +114,20 @@ def gap_document(
     def field(points: Tensor, t: float) -> Tensor:
         return model(points, t).double().softmax(1)
 
-    def measured(points: Tensor) -> ResidualGap:
-        generator = torch.Generator().manual_seed(seed)
+    measured_twice = path is not None and len(path) > 0
+    share = delta / 2 if measured_twice else delta
+
+    def measured(points: Tensor, where: str) -> ResidualGap:
+        generator = stream(seed, f"residual gap on {where}")
         return residual_gap(
-            field, points, sigma=sigma, horizon=model.horizon, draws=draws, delta=delta, generator=generator
+            field, points, sigma=sigma, horizon=model.horizon, draws=draws, delta=share, generator=generator
         )
 
-    on_data = measured(x)
+    on_data = measured(x, "data")
     document = on_data.to_json()
     worst = on_data.largest
-    if path is not None and len(path):
-        on_path = measured(path)
+    if path is not None and measured_twice:
+        on_path = measured(path, "path")
         document["attack_path"] = on_path.to_json()
         worst = max(worst, on_path.largest)
     with torch.no_grad():

@@ -13,6 +13,8 @@ Side = Literal["upper", "lower", "estimate"]
 EXACT = "exact"
 #: Holds with probability at least 1 - delta, for every sample size.
 GUARANTEED = "guaranteed"
+#: As GUARANTEED, if what the network holds beside its weights does not depend on the points.
+GUARANTEED_IF_FIXED = "guaranteed if the buffers are independent of the points"
 #: Holds in the limit of many draws (a t or bootstrap interval).
 ASYMPTOTIC = "asymptotic"
 #: A formula somebody printed that is false; computed so that it can be refuted.

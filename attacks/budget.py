@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from certify.bounds import check_alpha
 from certify.errors import InvalidSetting
 
 
@@ -40,3 +41,4 @@ class Budget:
                 why="it must lie strictly between 0 and 1",
                 remedy="give alpha such as 0.001",
             )
+        check_alpha(self.alpha / 2, name="half of alpha", shares=self.tries)

@@ -13,6 +13,7 @@ from attacks.outcomes import AttackOutcome, AttackRun, AttackStatus
 from attacks.progress import Report
 from attacks.suite import attack_each
 from attacks.threat import Threat
+from certify.data import gather
 from certify.errors import InvalidInput
 from certify.records import Record, Run
 
@@ -43,6 +44,8 @@ def challenge(
     the run is missing, or nothing was certified.
     """
     notify = None if on_outcome is None else (lambda o: on_outcome(_told(o)))
+    given = gather(x)
+    x, ids = given.x, given.ids if ids is None else ids
     names = list(range(len(x))) if ids is None else [int(i) for i in ids]
     place = {name: k for k, name in enumerate(names)}
     claims = [r for r in run if r.certified and r.radius > 0]

@@ -9,7 +9,6 @@ adversarial is wrong with probability at most alpha per input, however many cand
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from attacks.geometry import distance
 from attacks.judge import TOLERANCE, contained
+from attacks.streams import confirmation_key
 
 
 @dataclass(frozen=True)
@@ -81,5 +81,5 @@ class Confirmer:
     def _predict(self, x: Tensor, ids: list[int], attempt: int) -> list[Any]:
         if not len(x):
             return []
-        seed = zlib.crc32(f"confirm/{self.seed}/{attempt}".encode())
+        seed = confirmation_key(self.seed, "labels", attempt)
         return self.g.predict(x, n=self.samples, alpha=self.level, seed=seed, ids=ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,11 @@ class Job:
     budget: Budget
     notify: Callable[[str, int, int], None]
     certified: bool = False
+
+
+def _number(value: float | None) -> float | None:
+    """``value``, None where it is infinite or no number: JSON has no word for these."""
+    return None if value is None or not math.isfinite(value) else value
 
 
 @dataclass
@@ -67,8 +73,8 @@ class Tally:
         facts = {
             "by_attack": attack,
             "prediction": verdict.prediction,
-            "margin32": getattr(verdict, "margin32", None),
-            "margin64": getattr(verdict, "margin64", None),
+            "margin32": _number(getattr(verdict, "margin32", None)),
+            "margin64": _number(getattr(verdict, "margin64", None)),
             "in_ball": verdict.in_ball,
             "in_box": verdict.in_box,
             "details": details or {},
@@ -94,6 +100,8 @@ class Tally:
         out = []
         for i, target in enumerate(problem.y.tolist()):
             facts: dict[str, Any] = {"details": {}} | self.facts[i]
+            if problem.oracle.plateau[i] and self.status[i] is AttackStatus.SURVIVED:
+                facts["details"] = facts["details"] | {"plateau": True}
             out.append(
                 AttackOutcome(
                     index=problem.streams.ids[i],

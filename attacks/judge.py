@@ -1,8 +1,9 @@
 """The only place where an attack is declared successful.
 
-Whatever an attack claims, the judge measures the distance again in double precision, checks
-the box, and predicts again three ways: in single precision within the batch and alone, and in
-double precision. All must agree that the class has changed. Half of what sits exactly on a
+Whatever an attack claims, the judge measures the distance again in double precision, checks the box,
+and predicts again: in the model's own precision within the batch and alone, and in double precision. A
+close call alone is repeated with the row at every alignment in memory, as kernels round differently there.
+All must agree, with scores that are finite, that the class has changed. Half of what sits exactly on a
 decision boundary does not survive this, and should not.
 """
 
@@ -18,23 +19,30 @@ from torch import Tensor, nn
 
 from attacks.geometry import Box, distance
 from attacks.losses import margin
+from attacks.under_attack import UnderAttack
 from certify.errors import CertifyError
 
 #: Norm overshoot that is forgiven, relative to eps: single-precision libraries leave the ball by an ulp.
 TOLERANCE = 1e-6
+
+#: A margin alone above -CLOSE times the largest score is a close call: alignment may turn it.
+CLOSE = 1e-3
+#: Cache lines hold so many bytes; where in one a row begins decides how it is loaded.
+_LINE = 64
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What the judge measured at one candidate.
 
-    ``broken`` is the conjunction: inside the ball, inside the box, and a negative margin (true
-    class's score minus the best other) in every evaluation. ``margin64`` is None where the model
-    cannot run in double precision.
+    ``broken`` is the conjunction: inside the ball, inside the box, and a negative margin (true class's
+    score minus the best other) between finite scores in every evaluation. ``margin32`` is the largest
+    margin alone, in the model's own precision; ``margin64`` is None where it cannot run in double. A score
+    that is not finite leaves no class, as in certification: ``prediction`` is None, the margin infinite.
     """
 
     broken: bool
-    prediction: int
+    prediction: int | None
     distance: float
     distance_l2: float
     distance_linf: float
@@ -48,10 +56,10 @@ class Judge:
     """Judges candidates against one model, norm ``p`` and box."""
 
     def __init__(self, model: Callable[[Tensor], Tensor], *, p: float, box: Box) -> None:
-        self.model = model
+        self.model = UnderAttack.of(model)
         self.p = p
         self.box = box
-        self._double: Callable | None = _in_double(model)
+        self._double: Callable | None = _in_double(self.model.model)
 
     @torch.no_grad()
     def verdicts(self, x: Tensor, y: Tensor, x_adv: Tensor, eps: Tensor | None) -> list[Verdict]:
@@ -60,12 +68,11 @@ class Judge:
             return []
         far, l2, linf = (distance(x, x_adv, p).tolist() for p in (self.p, 2.0, math.inf))
         in_box = contained(x_adv, self.box).tolist()
-        together = margin(self.model(x_adv), y).tolist()
+        together = margin(self.model.own(x_adv.clone()), y).tolist()
         out = []
         for i in range(len(x)):
             one, label = x_adv[i : i + 1], y[i : i + 1]
-            scores = self.model(one)
-            alone, prediction = float(margin(scores, label)), int(scores.argmax(1))
+            alone, prediction = self._alone(one, label)
             margin64 = self._margin64(one, label)
             limit = math.inf if eps is None else float(eps[i]) * (1 + TOLERANCE)
             in_ball = far[i] <= limit
@@ -78,14 +85,30 @@ class Judge:
             )  # fmt: skip
         return out
 
+    def _alone(self, one: Tensor, label: Tensor) -> tuple[float, int | None]:
+        """The margin of one row by itself, the largest over its places in memory, and its class."""
+        scores = self.model.own(one.clone())
+        alone = float(margin(scores, label))
+        if alone < 0 and alone > -CLOSE * float(scores.abs().amax()) and not one.is_cuda:
+            alone = max(float(margin(self.model.own(row), label)) for row in placements(one))
+        return alone, int(scores.argmax(1)) if bool(scores.isfinite().all()) else None
+
     def _margin64(self, one: Tensor, label: Tensor) -> float | None:
         if self._double is None:
             return None
         try:
-            return float(margin(self._double(one.double()), label))
+            return float(margin(self._double(one.to(torch.float64, copy=True)), label))
         except (RuntimeError, TypeError, CertifyError):  # the model fixes a dtype somewhere inside
             self._double = None
             return None
+
+
+def placements(one: Tensor) -> list[Tensor]:
+    """Copies of a row (1, *shape), one at every alignment that memory has for its numbers."""
+    return [
+        one.new_empty(one.numel() + offset)[offset:].copy_(one.flatten()).view(one.shape)
+        for offset in range(_LINE // one.element_size())
+    ]
 
 
 def contained(x_adv: Tensor, box: Box) -> Tensor:

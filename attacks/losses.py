@@ -8,7 +8,16 @@ from torch.nn import functional as F
 
 
 def margin(scores: Tensor, label: Tensor) -> Tensor:
-    """The true class's score minus the best other one; negative where the class has changed."""
+    """The true class's score minus the best other one; negative where the class has changed.
+
+    Where a score is not finite the model gives no class, as in certification: nothing has changed there,
+    and the margin is infinite, so that no search takes it for a find.
+    """
+    return torch.where(scores.isfinite().all(1), score_gap(scores, label), torch.inf)
+
+
+def score_gap(scores: Tensor, label: Tensor) -> Tensor:
+    """The true class's score minus the best other one, whatever the scores are."""
     true = scores.gather(1, label[:, None])
     others = scores.scatter(1, label[:, None], -torch.inf)
     return true.squeeze(1) - others.amax(1)

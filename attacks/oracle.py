@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attacks.under_attack import UnderAttack, slope
+
 #: A loss maps (scores (rows, classes)) to (rows,): the attack ascends it.
 Loss = Callable[[Tensor], Tensor]
 
 
 class Oracle:
-    """Scores and input gradients of ``model``, counted per input.
+    """Scores and input gradients of ``model`` in the working precision, counted per input.
 
     ``focus(samples)`` names the input behind each row of the following calls, so that cost is
     charged to the right input; it is charged when the focus changes, which keeps single calls free
@@ -21,9 +23,11 @@ class Oracle:
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor], inputs: int) -> None:
-        self.model = model
+        self.model = UnderAttack.of(model)
         self.forwards = np.zeros(inputs, dtype=np.int64)
         self.backwards = np.zeros(inputs, dtype=np.int64)
+        #: Inputs on which a search by scores met one margin only: it had nothing to follow.
+        self.plateau = np.zeros(inputs, dtype=bool)
         self._rows: np.ndarray | None = None
         self._pending = [0, 0]
 
@@ -53,5 +57,5 @@ class Oracle:
             leaf = x.detach().requires_grad_()
             scores = self.differentiable(leaf)
             value = loss(scores)
-            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+            gradient = slope(value, leaf)
         return scores.detach(), value.detach(), gradient

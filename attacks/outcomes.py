@@ -120,7 +120,9 @@ class AttackRun(Sequence[AttackOutcome]):
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {s}" for s, n in self.counts().items() if n)
-        return f"<AttackRun of {len(self)} inputs, preset {self.preset}: {counts or 'empty'}>"
+        flat = self.flags.get("plateau", 0)
+        warning = f", {flat} of them on a plateau: nothing to follow, so no evidence" if flat else ""
+        return f"<AttackRun of {len(self)} inputs, preset {self.preset}: {counts or 'empty'}{warning}>"
 
     def counts(self) -> dict[str, int]:
         """Number of inputs per status."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from certify.progress import progress as shown
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -31,24 +33,15 @@ Report = Callable[[Progress], None]
 
 @contextmanager
 def reporter(progress: bool | Report | None, *, total: int, preset: str) -> Iterator[Report]:
-    """The callback to report to: the caller's own, a bar on stderr (True), or nothing."""
+    """The callback to report to: the caller's own, ``certify.progress`` on stderr (True), or nothing."""
     if callable(progress):
         yield progress
     elif not progress:
         yield lambda _: None
     else:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[surviving]}"), TimeRemainingColumn(),
-        )  # fmt: skip
-        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(f"attack ({preset})", total=total, surviving="")
+        with shown(f"attack ({preset})", total) as update:
 
             def show(p: Progress) -> None:
-                bar.update(task, completed=p.done, surviving=f"{p.surviving:.1%} survive after {p.stage}")
+                update(done=p.done, note=f"{p.surviving:.1%} survive after {p.stage}")
 
             yield show

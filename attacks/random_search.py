@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,8 @@ from attacks.problem import Problem
 
 #: The share of coordinates in a window is halved after so many queries (Andriushchenko et al. 2020).
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+#: Margins closer than this share of the scores' spread are one margin.
+_SAME = 1e-6
 #: Random signs drawn at a time for each input.
 _SIGNS = 50_000
 
@@ -54,8 +56,8 @@ def random_search(
 
     Windows are common to all inputs (keyed by the seed), signs are each input's own. linf: a
     window moves to a face of the ball. Otherwise a window receives its pattern and the mass of a
-    second window, so that the norm stays eps.
-    Returns (rows, *shape).
+    second window, so that the norm stays eps. An input whose margin never changes is noted as a
+    plateau with the oracle. Returns (rows, *shape).
     """
     device, p = problem.x.device, problem.p
     best = problem.x.flatten(1).clone()
@@ -73,6 +75,7 @@ def random_search(
         state.propose(index, pattern, second, signs[:, turn, : len(index)])
         if query % 50 == 49 or query == queries - 1:
             best[left], lowest[left] = state.best, state.lowest
+            problem.oracle.plateau[state.part.samples.cpu().numpy()] = (~state.moved).cpu().numpy()
             keep = (~state.won).nonzero().squeeze(1)
             if not len(keep):
                 break
@@ -112,6 +115,8 @@ class _State:
     won: Tensor
     low: Tensor
     high: Tensor
+    first: Tensor
+    moved: Tensor
 
     @classmethod
     def begin(cls, problem: Problem, windows: Windows, purpose: str) -> _State:
@@ -123,14 +128,14 @@ class _State:
         scores = problem.oracle.scores(start.view_as(problem.x))
         value = margin(scores, problem.y)
         low, high = clip(flat - eps, problem.box), clip(flat + eps, problem.box)
-        return cls(problem, start, value, decided(value, scores), low, high)
+        won = decided(value, scores)
+        return cls(problem, start, value, won, low, high, value, torch.zeros_like(won))
 
     def take(self, rows: Tensor) -> _State:
         part = self.part.take(rows)
         part.oracle.focus(part.samples)
-        return _State(
-            part, self.best[rows], self.lowest[rows], self.won[rows], self.low[rows], self.high[rows]
-        )
+        others = (getattr(self, f.name)[rows] for f in fields(self)[1:])
+        return _State(part, *others)
 
     def propose(self, index: Tensor, pattern: Tensor, second: Tensor, signs: Tensor) -> None:
         """Evaluate one change per row and keep it where the margin falls."""
@@ -146,6 +151,7 @@ class _State:
         self.best = torch.where(better[:, None], tried, self.best)
         self.lowest = torch.where(better, value, self.lowest)
         self.won = self.won | decided(value, scores)
+        self.moved = self.moved | ((value - self.first).abs() > _SAME * (scores.amax(1) - scores.amin(1)))
 
     def _moved_mass(self, index: Tensor, pattern: Tensor, second: Tensor, signs: Tensor) -> Tensor:
         center, eps, p = self.part.x.flatten(1), self.part.eps[:, None], self.part.p

@@ -20,6 +20,7 @@ from attacks.geometry import clip, column, norm, project, steepest
 from attacks.losses import margin
 from attacks.pgd import keep
 from attacks.problem import Problem
+from attacks.under_attack import slope
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Blur:
                 logs = problem.oracle.differentiable(cloud).log_softmax(1).unflatten(0, (-1, draws))
                 mean = logs.logsumexp(1) - math.log(draws)
                 loss = -mean.gather(1, label[part, None])
-                (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+                gradient = slope(loss, leaf)
             means.append(mean.detach().exp())
             gradients.append(gradient)
         problem.oracle.focus(None)

@@ -7,12 +7,23 @@ moved: the same on every device. The global generators are never touched.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+def confirmation_key(seed: int, *purpose: object) -> int:
+    """The 128-bit key of the noise that confirms what was found: one for every seed and purpose.
+
+    Nothing that is searched with draws from it: searches use torch's generators (``Streams``), a certificate
+    the run's own seed and purpose 0. A confirmation's error probability is over this key, so over ``seed``.
+    """
+    text = "/".join(map(str, ("confirmation", *purpose, seed)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
 
 
 class Streams:

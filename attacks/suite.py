@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from attacks.base import attack_base
 from attacks.budget import Budget
@@ -21,8 +21,13 @@ from attacks.problem import Problem
 from attacks.progress import Progress, Report, reporter
 from attacks.smoothed_suite import attack_smoothed
 from attacks.threat import Threat
+from attacks.under_attack import UnderAttack, placed
+from certify.answers import warn_of_probabilities
 from certify.contract import check_inputs
-from certify.errors import InvalidInput, InvalidModel, NondeterministicModel
+from certify.data import gather
+from certify.errors import InvalidInput
+from certify.estimators import class_positions
+from certify.wrapping import as_model, reads_one_logit
 
 
 def attack(
@@ -40,22 +45,32 @@ def attack(
     known: Mapping[int, AttackOutcome] | None = None,
     on_outcome: Callable[[AttackOutcome], None] | None = None,
 ) -> AttackRun:
-    """Attack every row of ``x`` (n, *shape) and judge the result.
+    """Attack every input of ``x`` and judge the result.
 
-    ``model``: an nn.Module or callable ``(batch, *shape) -> (batch, classes)``, or a
+    ``x``: (n, *shape), or a loader, data set, list or table as ``certify.data.gather`` reads them.
+    ``model``: an nn.Module, callable ``(batch, *shape) -> (batch, classes)`` or scikit-learn estimator, or a
     ``certify.Smoothed`` (preset "smoothed"): then the smoothed classifier is attacked and only a
     flip of *its* class counts. ``y`` (n,): true labels; None takes the classes the model itself
     gives. ``preset``: see ``attacks.PRESETS``. ``ids`` (default 0, 1, ...) name the inputs and key
     their randomness. ``known`` outcomes (by id) are kept and not attacked again; ``on_outcome``
     sees each new one once its batch is done, so that an interrupted attack can resume.
 
+    Scores of any floating-point precision are followed, weights of any are left as they are: inputs and
+    balls are float32 (float64 for float64 weights), the cast to float16 or bfloat16 weights is part of what
+    is attacked. The result's ``flags`` count what makes survival worth less: ``square_improved`` (only a
+    search without gradients broke them) and ``plateau`` (their scores never moved, as where labels are all
+    that a model gives).
+
     The model is used in eval mode and given back untouched (train flags, gradients, global random
     state), after an exception too. Raises InvalidInput, InvalidSetting, InvalidModel,
     NondeterministicModel.
     """
+    model, given = as_model(model), gather(x, y)
+    y = class_positions(model.model if is_smoothed(model) else model, given.y)
     return attack_each(
-        model, x, y, eps=None, threat=threat, preset=preset, seed=seed, budget=budget, progress=progress,
-        ids=ids, device=device, known=known, on_outcome=on_outcome,
+        model, given.x, y, eps=None, threat=threat, preset=preset, seed=seed, budget=budget,
+        progress=progress, ids=given.ids if ids is None else ids, device=device, known=known,
+        on_outcome=on_outcome,
     )  # fmt: skip
 
 
@@ -67,24 +82,30 @@ def attack_each(
 ) -> AttackRun:  # fmt: skip
     """``attack`` with one size per input: ``eps`` are certified radii and ``y`` the certified classes."""
     smoothed = is_smoothed(model)
+    given = gather(x, y)
+    x, y, ids = given.x, given.y, given.ids if ids is None else ids
     check_preset(preset, threat, smoothed=smoothed)
     budget = budget or Budget()
-    base = _placed(_base_of(model) if smoothed else model, model.device if smoothed else device)
-    with untouched(base):
-        like = _like(base)
-        classes = model.num_classes if smoothed else _classes(base, x, like)
-        inputs, labels = check_inputs(x, y, bounds=threat.bounds, num_classes=classes)
+    device = model.device if smoothed else device
+    network = placed(_base_of(model) if smoothed else model, device)
+    with untouched(network):
+        base = UnderAttack(network, device=device)
+        inputs, _ = check_inputs(x, None, bounds=threat.bounds, num_classes=2)
+        first = base.place(inputs[:8])
+        classes = base.check(first, classes=model.num_classes if smoothed else None)
+        inputs, labels = check_inputs(inputs, y, bounds=threat.bounds, num_classes=classes)
         names = _names(ids, len(inputs))
         if not smoothed:
-            _check_deterministic(base, inputs[:8].to(like))
+            scores = base.check_function(first)
+            warn_of_probabilities(scores, single=reads_one_logit(network), stacklevel=4)
         if preset != "black-box":
-            _check_differentiable(base, inputs[:1].to(like), smoothed=smoothed)
+            base.check_gradients(first[:1], remedy=_no_gradients(smoothed=smoothed))
         found_by_id = {i: o for i, o in (known or {}).items() if i in set(names)}
         todo = [k for k, name in enumerate(names) if name not in found_by_id]
         judge = Judge(base, p=threat.p, box=threat.box)
         with reporter(progress, total=len(names), preset=preset) as report:
             for part in _parts(todo, budget.batch_size):
-                rows, part_ids = inputs[part].to(like), [names[k] for k in part]
+                rows, part_ids = base.place(inputs[part]), [names[k] for k in part]
                 rows = model.to_grid(rows) if smoothed else rows
                 truth = (
                     labels[part].to(rows.device) if labels is not None else _own(model, base, rows, part_ids)
@@ -112,9 +133,16 @@ def is_smoothed(model: Any) -> bool:
 
 
 def _flags(outcomes: Sequence[AttackOutcome], preset: str) -> dict[str, int]:
-    """Signs that the gradients mislead: inputs that a black-box attack broke after all others had failed."""
+    """Signs that surviving means little.
+
+    ``square_improved``: inputs that a black-box attack broke after all others had failed, as gradients that
+    mislead let it. ``plateau``: inputs that survived a search by scores which never saw them change.
+    """
     after_others = preset != "black-box"
-    return {"square_improved": sum(after_others and o.broken and o.by_attack in BLACK_BOX for o in outcomes)}
+    return {
+        "square_improved": sum(after_others and o.broken and o.by_attack in BLACK_BOX for o in outcomes),
+        "plateau": sum(bool(o.details.get("plateau")) for o in outcomes),
+    }
 
 
 def _notifier(
@@ -135,7 +163,7 @@ def _parts(todo: list[int], size: int) -> Iterator[list[int]]:
         yield todo[first : first + size]
 
 
-def _own(model: Any, base: Callable, rows: Tensor, ids: list[int]) -> Tensor:
+def _own(model: Any, base: UnderAttack, rows: Tensor, ids: list[int]) -> Tensor:
     """The classes the model itself gives to these inputs; the most voted one for a smoothed classifier."""
     if is_smoothed(model):
         votes = model.predict(rows, n=1000, seed=0, ids=ids)
@@ -143,84 +171,34 @@ def _own(model: Any, base: Callable, rows: Tensor, ids: list[int]) -> Tensor:
             [max(range(len(v.counts)), key=v.counts.__getitem__) for v in votes], device=rows.device
         )
     with torch.no_grad():
-        return base(rows).argmax(1)
+        return base.own(rows).argmax(1)
 
 
 def _base_of(g: Any) -> Any:
-    """The network behind a smoothed classifier, on the device it samples on, in full precision."""
+    """The network behind a smoothed classifier, on the device it samples on, in full precision.
+
+    One with noise inside is followed without it: what was found is confirmed with all of its noise.
+    """
+    quiet = getattr(g, "without_noise", None)
+    if quiet is not None:
+        return quiet
     inner = getattr(g, "classifier", None)
     return inner.model if inner is not None and inner.dtype == "fp32" else g.model
 
 
-def _placed(model: Any, device: torch.device | str | None) -> Any:
-    """``model`` on ``device``: itself if it is there already, else a copy, so that the caller's stays put."""
-    if not callable(model):
-        raise InvalidModel(
-            f"a {type(model).__name__} cannot be attacked",
-            why="a model maps inputs (batch, *shape) to scores (batch, classes)",
-            remedy="pass an nn.Module, a callable, or a certify.Smoothed",
-        )
-    if device is None or not isinstance(model, nn.Module):
-        return model
-    device = torch.device(device)
-    first = next(iter(model.parameters()), None)
-    if first is None or first.device.type == device.type:
-        return model
-    return copy.deepcopy(model).to(device)
-
-
-def _like(model: Any) -> Tensor:
-    """An empty tensor with the device and precision the model computes in."""
-    first = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
-    if first is None:
-        return torch.empty(0)
-    return torch.empty(
-        0, device=first.device, dtype=torch.float64 if first.dtype == torch.float64 else torch.float32
+def _no_gradients(*, smoothed: bool) -> str:
+    return (
+        "convert it to torch (ONNX: onnx2torch.convert)"
+        + (", or attack its base model with --base" * smoothed)
+        + ', or use preset="black-box", which only asks for scores (--preset black-box --eps 0.5)'
     )
 
 
-@torch.no_grad()
-def _classes(model: Callable[[Tensor], Tensor], x: Any, like: Tensor) -> int:
-    """The number of classes the model answers with."""
-    probe, _ = check_inputs(x[:1], None, bounds=None, num_classes=2)
-    scores = model(probe.to(like))
-    if not isinstance(scores, Tensor) or scores.dim() != 2 or len(scores) != 1 or scores.shape[1] < 2:
-        shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise InvalidModel(
-            f"the model answers {shape} to one input",
-            why="an attack needs scores of shape (batch, classes) with at least two classes",
-            remedy="return one score per class (two columns for a binary classifier)",
-        )
-    return scores.shape[1]
-
-
-@torch.no_grad()
-def _check_deterministic(model: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    first, second = model(x), model(x)
-    if not torch.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True):
-        raise NondeterministicModel(
-            "the model gives two answers to the same inputs",
-            why="it draws random numbers, so an adversarial input found once may not be one again",
-            remedy="make it deterministic in eval mode, or attack its smoothed version instead",
-        )
-
-
-def _check_differentiable(model: Callable[[Tensor], Tensor], x: Tensor, *, smoothed: bool) -> None:
-    with torch.enable_grad():
-        scores = model(x.detach().requires_grad_())
-    if not scores.requires_grad:
-        raise InvalidModel(
-            "the model gives no gradients",
-            why="its scores come from outside torch (onnxruntime, numpy) or were computed under no_grad, "
-            "and this preset follows gradients",
-            remedy="convert it to torch (ONNX: onnx2torch.convert)"
-            + (", or attack its base model with --base" * smoothed)
-            + ', or use preset="black-box", which only asks for scores (--preset black-box --eps 0.5)',
-        )
-
-
 def _names(ids: Sequence[int] | None, n: int) -> list[int]:
-    names = list(range(n)) if ids is None else [int(i) for i in ids]
+    try:
+        names = list(range(n)) if ids is None else [operator.index(i) for i in ids]
+    except TypeError:
+        names = []
     if len(names) != n or len(set(names)) != n or any(i < 0 for i in names):
         raise InvalidInput(
             "the input ids cannot be used",

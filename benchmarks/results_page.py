@@ -1,4 +1,4 @@
-"""Write docs/results.md and docs/benchmarks.md: the prose of templates around the figures in results/*.json.
+"""Write the pages of docs with figures: the prose of templates around those in results/*.json.
 
     python benchmarks/results_page.py
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import attack_page
+import denoiser_page
 from common import RESULTS, table
 
 HERE = Path(__file__).parent
@@ -26,6 +27,8 @@ def main() -> None:
     for template, page, section in (
         ("results_template.md", "results.md", seed_system),
         ("benchmarks_template.md", "benchmarks.md", tool_figures),
+        ("population_template.md", "population.md", population),
+        ("denoisers_template.md", "denoisers.md", denoiser_page.figures),
     ):
         text = (HERE / template).read_text()
         (DOCS / page).write_text(
@@ -70,6 +73,27 @@ def footer(section: dict[str, Any]) -> str:
         f"*{runs}{section['seconds']:.0f} s, {machine['threads']} thread(s), torch {machine['torch']}, "
         f"Python {machine['python']}.*"
     )
+
+
+# -- statements about a population -------------------------------------------------------------
+
+
+def population(part: str) -> str:
+    """The replays of published logs: those that were replayed often, or all."""
+    found = read("population.json")
+    rows = [
+        {
+            "log": r["log"], "sigma": f"{r['sigma']:g}", "radius": f"{r['radius']:g}",
+            "samples": r["samples"],
+            "at least": f"{r['lower']:.3f}",
+            "share": f"{r['share']:.3f}",
+            "at most": f"{r['upper']:.3f}",
+            "one copy": f"{r['one_pass']:.3f} of {r['one_pass_share']:.3f}",
+            "above": f"{r['lower_above_share']} of {r['replays']}",
+        }
+        for r in found.get(part, [])
+    ]  # fmt: skip
+    return f"{table(rows)}\n\n*Means over the replays. {machine_line(found['machine'])}*" if rows else ""
 
 
 # -- the tool itself ----------------------------------------------------------------------------

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from certify import verification as verification
     from certify.checkpoints import load as load
     from certify.checkpoints.own import save_own as save
+    from certify.denoising import denoised as denoised
     from certify.dense.run import SegmentationRun as SegmentationRun
     from certify.dense.smoothing import SmoothedSegmentation as SmoothedSegmentation
     from certify.errors import CertifyError as CertifyError
@@ -47,6 +48,7 @@ _HOME = {
     "Smoothed": "certify.smoothing.Smoothed",
     "SegmentationRun": "certify.dense.run.SegmentationRun",
     "SmoothedSegmentation": "certify.dense.smoothing.SmoothedSegmentation",
+    "denoised": "certify.denoising.denoised",
     "wrap": "certify.wrapping.wrap",
 }
 _MODULES = (
@@ -76,6 +78,7 @@ __all__ = [
     "bounds",
     "checkpoints",
     "data",
+    "denoised",
     "errors",
     "load",
     "noise",

@@ -16,6 +16,9 @@ from certify.errors import InvalidCounts, InvalidSetting
 
 #: Relative outward step after solving; scipy's incomplete beta is good to about 1e-14.
 _OUTWARD = 1e-12
+#: The smallest error probability that is accepted: below it scipy's incomplete beta function and its inverse
+#: lose their digits (at 1e-280 the tail at the solution can be many times alpha).
+SMALLEST_ALPHA = 1e-250
 
 
 def binomial_lower(k: int, n: int, alpha: float) -> float:
@@ -23,7 +26,7 @@ def binomial_lower(k: int, n: int, alpha: float) -> float:
 
     Claim: over K ~ Bin(n, p), P(binomial_lower(K, n, alpha) > p) <= alpha. Exactly 0 for
     k = 0. Rounded down. Raises InvalidCounts (n < 1, k < 0, k > n, not integers) and
-    InvalidSetting (alpha outside (0, 0.5)).
+    InvalidSetting (alpha outside [1e-250, 0.5)).
     """
     k, n = check_counts(k, n)
     alpha = check_alpha(alpha)
@@ -32,8 +35,11 @@ def binomial_lower(k: int, n: int, alpha: float) -> float:
     if k == n:
         return math.exp(math.log(alpha) / n) * (1 - _OUTWARD)
     # Solve for the complement: 1 - p keeps its digits where p is close to one.
-    q = float(special.betainccinv(n - k + 1, k, alpha))
-    return max(0.0, 1.0 - q * (1 + _OUTWARD) - 2**-52)
+    q = float(special.betainccinv(n - k + 1, k, alpha)) * (1 + _OUTWARD)
+    if math.isnan(q):  # scipy finds no solution at some tiny alpha: nothing is bounded
+        return 0.0
+    _check_tail(float(special.betaincc(n - k + 1, k, min(1.0, q))), alpha)
+    return max(0.0, 1.0 - q - 2**-52)
 
 
 def binomial_upper(k: int, n: int, alpha: float) -> float:
@@ -47,8 +53,11 @@ def binomial_upper(k: int, n: int, alpha: float) -> float:
         return 1.0
     if k == 0:
         return -math.expm1(math.log(alpha) / n) * (1 + _OUTWARD)
-    q = float(special.betaincinv(n - k, k + 1, alpha))
-    return min(1.0, 1.0 - q * (1 - _OUTWARD) + 2**-52)
+    q = float(special.betaincinv(n - k, k + 1, alpha)) * (1 - _OUTWARD)
+    if math.isnan(q):
+        return 1.0
+    _check_tail(float(special.betainc(n - k, k + 1, q)), alpha)
+    return min(1.0, 1.0 - q + 2**-52)
 
 
 def binomial_interval(k: int, n: int, alpha: float) -> tuple[float, float]:
@@ -56,19 +65,40 @@ def binomial_interval(k: int, n: int, alpha: float) -> tuple[float, float]:
     return binomial_lower(k, n, alpha / 2), binomial_upper(k, n, alpha / 2)
 
 
-def check_alpha(alpha: float) -> float:
-    """The error probability as a float; InvalidSetting unless 0 < alpha < 0.5."""
+def check_alpha(alpha: float, *, name: str = "alpha", shares: int = 1) -> float:
+    """The error probability as a float; InvalidSetting unless 1e-250 <= alpha / shares and alpha < 0.5.
+
+    ``shares``: into how many equal parts alpha will be divided; each must still be large enough for the
+    bounds to be computed. ``name`` is what the caller calls it.
+    """
     try:
         value = float(alpha)
     except (TypeError, ValueError):
         value = math.nan
     if not 0.0 < value < 0.5:
         raise InvalidSetting(
-            f"alpha = {alpha!r} cannot be used",
-            why="alpha is the probability of a wrong certificate and must lie in (0, 0.5)",
-            remedy="use a small number such as alpha=0.001",
+            f"{name} = {alpha!r} cannot be used",
+            why=f"{name} is the probability that a statement is wrong and must lie in (0, 0.5)",
+            remedy=f"use a small number such as {name}=0.001",
+        )
+    if not value / shares >= SMALLEST_ALPHA:
+        divided = f" divided by {shares:,}" if shares > 1 else ""
+        raise InvalidSetting(
+            f"{name} = {alpha!r}{divided} is too small to be computed with",
+            why=f"below {SMALLEST_ALPHA:g} the binomial bounds of this program are not at their level",
+            remedy=f"use {name} of at least {SMALLEST_ALPHA * shares:g}",
         )
     return value
+
+
+def _check_tail(tail: float, alpha: float) -> None:
+    """Raise InvalidSetting where the tail at the solution is not the alpha that was solved for."""
+    if not tail <= alpha * (1 + 1e-9):
+        raise InvalidSetting(
+            f"alpha = {alpha!r} cannot be solved for",
+            why=f"the binomial tail at the solution is {tail!r}",
+            remedy="use a larger alpha",
+        )
 
 
 def check_counts(k: int, n: int) -> tuple[int, int]:

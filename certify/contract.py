@@ -1,4 +1,4 @@
-"""The contract between a certificate and what it is issued for: inputs, model, output.
+"""The contract between a certificate and what it is issued for: inputs, model; output: ``certify.answers``.
 
 A certificate is a statement about one fixed function on inputs of one declared range. Each check
 here refuses what would make that statement false or empty, and names the cause.
@@ -7,18 +7,16 @@ here refuses what would make that statement false or empty, and names the cause.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from certify.errors import CertifyError, InvalidInput, InvalidModel, InvalidSetting
-
-#: Label of a pixel that has no class (segmentation); torch's cross entropy skips it by default.
-IGNORE = -100
+from certify.errors import InvalidInput, InvalidModel, InvalidSetting
+from certify.labels import IGNORE as IGNORE  # part of this module's names
+from certify.labels import check_labels
 
 
 def check_inputs(
@@ -47,7 +45,8 @@ def check_inputs(
         _check_range(values, *_valid_bounds(bounds))
     if y is None:
         return values, None
-    return values, _check_labels(y, values, num_classes, dense)
+    shape = values.shape[1:]
+    return values, check_labels(y, len(values), num_classes=num_classes, dense=dense, input_shape=shape)
 
 
 def check_model(model: Any) -> None:
@@ -110,93 +109,19 @@ def check_weight(name: str, tensor: Tensor) -> None:
         )
 
 
-def first_answer(model: Callable[[Tensor], Any], x: Tensor) -> Any:
-    """What the model answers to inputs ``x``; InvalidModel, with its own words, where it cannot take them."""
-    try:
-        with torch.inference_mode():
-            return model(x)
-    except (CertifyError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        shape = tuple(x.shape[1:])
-        last = len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4)
-        raise InvalidModel(
-            f"the model cannot take inputs of shape {shape}",
-            why=f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:300]}",
-            remedy="these images look channels last: x.transpose(0, 3, 1, 2) puts the channels first"
-            if last
-            else "give inputs of the shape (and units) the model was built for, without normalisation",
-        ) from error
-
-
-def check_output(logits: Any, *, batch: int, num_classes: int, spatial: Sequence[int] | None = None) -> None:
-    """The model answered (batch, num_classes) scores; with ``spatial``, (batch, num_classes, *spatial).
-
-    Non-finite scores are no error: the smoothing counts them as "no class". Raises InvalidModel.
-    """
-    if not isinstance(logits, Tensor):
-        places = score_places(logits)
-        has = f"; this answer has {', '.join(map(repr, places))}" if places else ""
-        raise InvalidModel(
-            f"the model returned a {type(logits).__name__}, not a tensor",
-            why=f"class scores are read from one tensor (batch, classes){has}",
-            remedy=f"say where they are: certify.wrap(model, output={places[0]!r})"
-            if places
-            else "wrap the model in a function that returns its logits as one tensor",
-        )
-    expected = (batch, num_classes, *(spatial or ()))
-    if tuple(logits.shape) != expected:
-        one_axis = logits.dim() == len(expected) and logits.shape[0] == batch
-        classes = f"; it has {logits.shape[1]} classes where {num_classes} were declared" if one_axis else ""
-        single = spatial is None and tuple(logits.shape) in ((batch,), (batch, 1))
-        raise InvalidModel(
-            f"the model returned shape {tuple(logits.shape)}, expected {expected}",
-            why=f"one score per class is needed for each of {batch} inputs{classes}",
-            remedy="for a model with one score, that of class 1: certify.wrap(model, binary=True)"
-            if single
-            else "give the model's own class count as num_classes, or return logits of that shape",
-        )
-    if not logits.is_floating_point():
-        raise InvalidModel(
-            f"the model returned {logits.dtype} scores",
-            why="class scores are real numbers; the predicted label alone is not enough for a margin",
-            remedy="return the logits before argmax",
-        )
-
-
-def score_places(answer: Any) -> list[str | int]:
-    """Where tensors lie in a structured model answer: keys or positions, those named like scores first."""
-    if isinstance(answer, Mapping):
-        found = [key for key, value in answer.items() if isinstance(value, Tensor) and isinstance(key, str)]
-    elif isinstance(answer, tuple | list) and not hasattr(answer, "_fields"):
-        found = [i for i, value in enumerate(answer) if isinstance(value, Tensor)]
-    else:
-        names = getattr(answer, "_fields", None) or getattr(answer, "__dict__", {})
-        found = [name for name in names if isinstance(getattr(answer, name, None), Tensor)]
-    return sorted(found, key=lambda place: place not in ("logits", "scores", "out"))
-
-
-def warn_of_probabilities(scores: Tensor) -> None:
-    """A UserWarning if every row is a probability vector, as rows of logits never are by chance.
-
-    Rows of zeros and a one are left alone: a model that votes outright has no logits to give.
-    """
-    inside = bool((scores >= 0).all()) and bool(((scores > 0) & (scores < 1)).any())
-    if len(scores) < 4 or not inside or not bool(((scores.double().sum(dim=1) - 1).abs() < 1e-4).all()):
-        return
-    warnings.warn(
-        "the model returns probabilities, not logits: votes are the same, but soft scores and attacks expect "
-        "logits. Leave its last softmax out, or use certify.wrap(model, scores='probabilities')",
-        stacklevel=2,
-    )
-
-
 def _float_tensor(x: Any) -> Tensor:
-    if isinstance(x, np.ndarray) and x.dtype != object:
-        x = torch.from_numpy(np.ascontiguousarray(x)) if x.dtype.kind in "fiubc" else x
-    if not isinstance(x, Tensor):
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         raise InvalidInput(
-            f"the inputs are a {type(x).__name__}, not an array of numbers",
+            "the inputs are a masked array with masked values",
+            why="a certificate is about numbers, and these values are none",
+            remedy="fill or leave out the masked values: x.filled(...)",
+        )
+    if isinstance(x, np.ndarray):
+        x = _of_array(x)
+    if not isinstance(x, Tensor):
+        what = f"an array of {x.dtype.name}" if isinstance(x, np.ndarray) else f"a {type(x).__name__}"
+        raise InvalidInput(
+            f"the inputs are {what}, not an array of numbers",
             why="a certificate needs float values of shape (n, *input_shape)",
             remedy="pass a torch tensor or a numpy array of floats",
         )
@@ -214,6 +139,16 @@ def _float_tensor(x: Any) -> Tensor:
         why="whether they mean 0..255, class indices or lattice steps changes every radius",
         remedy="for 8-bit images pass x.float() / 255; otherwise convert to the model's own units",
     )
+
+
+def _of_array(x: np.ndarray) -> Any:
+    """A tensor of the array's numbers, whatever their width and byte order; the array itself without any."""
+    if x.dtype.kind == "f" and x.dtype.itemsize > 8:
+        with np.errstate(over="ignore"):  # infinity is refused where values are checked
+            x = x.astype(np.float64)
+    if x.dtype.kind not in "fiubc" or x.dtype.itemsize > 16:
+        return x
+    return torch.from_numpy(np.ascontiguousarray(x.astype(x.dtype.newbyteorder("="), copy=False)))
 
 
 def _check_shape(x: Tensor, input_shape: Sequence[int] | None) -> None:
@@ -282,40 +217,3 @@ def _check_range(x: Tensor, low: float, high: float) -> None:
         if eight_bit
         else "rescale the inputs (normalisation belongs inside the model), or declare their true bounds",
     )
-
-
-def _check_labels(y: Any, x: Tensor, num_classes: int, dense: bool) -> Tensor:
-    try:
-        labels = y if isinstance(y, Tensor) else torch.as_tensor(np.asarray(y))
-    except (TypeError, ValueError):
-        labels = None
-    whole = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    if labels is None or labels.dtype not in whole:
-        kind = type(y).__name__ if labels is None else str(labels.dtype).removeprefix("torch.")
-        raise InvalidInput(
-            f"the labels are of type {kind}",
-            why="a label is a class index: a whole number",
-            remedy="pass y as int64 class indices (for one-hot rows: y.argmax(1))",
-        )
-    n = x.shape[0]
-    shape_ok = labels.dim() == 3 and labels.shape[0] == n if dense else tuple(labels.shape) == (n,)
-    if not shape_ok:
-        expected = f"({n}, height, width)" if dense else f"({n},)"
-        raise InvalidInput(
-            f"the labels have shape {tuple(labels.shape)}, expected {expected}",
-            why=f"there are {n} inputs and each needs {'one label per pixel' if dense else 'one label'}",
-            remedy="pass the labels that belong to these inputs",
-        )
-    labels = labels.detach().to(device="cpu", dtype=torch.int64)
-    wrong = (labels < 0) | (labels >= num_classes)
-    if dense:
-        wrong &= labels != IGNORE
-    if wrong.any():
-        value = int(labels[wrong][0])
-        first = int(wrong.reshape(n, -1).any(1).nonzero()[0])
-        raise InvalidInput(
-            f"label {value} of input {first} is not a class",
-            why=f"the model has {num_classes} classes: labels are 0 to {num_classes - 1}",
-            remedy="check the data set's labels (some files count from 1), or the model's num_classes",
-        )
-    return labels

@@ -1,7 +1,8 @@
 """From a class probability to a certified ball: which norm, which shape, how large.
 
-One object per (noise law, norm). Each ``radius`` is the one-sided form p_B <= 1 - p_A, rounded
-down; ``needed`` is its inverse, rounded up: the class probability that proves a given radius.
+One object per (noise law, norm); which one is the law's own word (``Noise.ball``). Each ``radius`` is the
+one-sided form p_B <= 1 - p_A, rounded down; ``needed`` is its inverse, rounded up: the class probability
+that proves a given radius.
 
 | noise | norm | radius | reference |
 |---|---|---|---|
@@ -47,20 +48,32 @@ class Geometry(Protocol):
 
 
 def make_geometry(noise: Any, *, norm: str, dim: int) -> Geometry:
-    """The geometry of ``noise`` (see ``certify.noise``) in ``norm`` for inputs of ``dim`` coordinates.
+    """The ball that ``noise`` (see ``certify.noise``) proves in ``norm`` for inputs of ``dim`` coordinates.
 
-    Raises InvalidSetting for a norm below 1, or one that this noise has no certificate for.
+    Raises InvalidSetting for a norm below 1, one that this noise has no certificate for, and a law without
+    a ball of its own: one that draws its noise in its own way must also name what that noise proves.
     """
     p = parse_norm(norm)
-    if noise.name in ("uniform", "laplace"):
-        if p != 1:
-            raise _wrong_norm(noise.name, norm, "1")
-        return UniformBall(noise.half_width) if noise.name == "uniform" else LaplaceBall(noise.scale)
-    if noise.name == "anisotropic":
-        if p != 2:
-            raise _wrong_norm(noise.name, norm, "2")
-        return Ellipsoid.of(noise.sigma, dim)
-    return GaussianBall(float(noise.sigma), p, dim)
+    found = noise.ball(p, dim) if _names_its_ball(type(noise)) else None
+    if found is None:
+        raise InvalidSetting(
+            f"noise {getattr(noise, 'name', type(noise).__name__)!r} proves no ball",
+            why="its law has no theorem here: another law's radius would be a wrong certificate",
+            remedy="give the law a method ball(p, dim) with its own theorem, or use lattice noise",
+        )
+    return found
+
+
+def _names_its_ball(kind: type) -> bool:
+    """Whether ``ball`` is defined where, or after, the noise's drawing is: not inherited by another law."""
+    line = kind.__mro__
+    place = {name: next((i for i, k in enumerate(line) if name in vars(k)), len(line)) for name in _DRAWING}
+    own = next((i for i, k in enumerate(line) if "ball" in vars(k)), None)
+    return own is not None and own <= min(place.values())
+
+
+#: What decides how a law's noise is drawn.
+_DRAWING = ("law", "fill", "_writer")
 
 
 def parse_norm(norm: str | float) -> float:
@@ -90,6 +103,9 @@ class GaussianBall:
     sigma: float
     p: float
     dim: int
+
+    def __post_init__(self) -> None:
+        parse_norm(self.p)
 
     @property
     def norm(self) -> str:
@@ -186,9 +202,11 @@ class Ellipsoid:
         return {"rho": rho, "radius_equal_volume": rho * self.geometric_mean * (1 - _DOWN)}
 
 
-def _wrong_norm(noise: str, norm: Any, only: str) -> InvalidSetting:
-    return InvalidSetting(
-        f"{noise} noise has no certificate in norm {norm}",
-        why=f"its theorem is about the l{only} norm",
-        remedy=f"use --norm {only}, or lattice noise for l2 and every lp",
-    )
+def only_norm(noise: str, p: float, only: float) -> None:
+    """Raise InvalidSetting unless p is the one norm that a law has a theorem for."""
+    if p != only:
+        raise InvalidSetting(
+            f"{noise} noise has no certificate in norm {norm_name(p)}",
+            why=f"its theorem is about the l{norm_name(only)} norm",
+            remedy=f"use --norm {norm_name(only)}, or lattice noise for l2 and every lp",
+        )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Relative step towards zero after evaluating a radius: more than the error of ndtri.
 _DOWN = 1e-12
+#: Relative error of one value of ndtri, with room: what a difference of two may have lost.
+_LOST = 2.0**-48
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,17 @@ def _down(value: np.ndarray) -> np.ndarray:
 
 
 def _cohen(p_a, p_b, sigma, dim):
-    gap = special.ndtri(p_a) - special.ndtri(p_b)
-    return _down(np.where(p_a > p_b, sigma / 2 * gap, 0.0) + 0.0 * dim)
+    top, other = special.ndtri(p_a), special.ndtri(p_b)
+    # Near a tie the difference keeps the rounding of both, and loses their size.
+    lost = np.where(np.isfinite(top - other), _LOST * (np.abs(top) + np.abs(other)), 0.0)
+    return _down(np.where(p_a > p_b, sigma / 2 * (top - other - lost), 0.0) + 0.0 * dim)
 
 
 def _margin(p_a, p_b, sigma, dim):
-    return _down(np.where(p_a > p_b, sigma * special.ndtri((1 + p_a - p_b) / 2), 0.0) + 0.0 * dim)
+    # Phi^-1((1 + gap) / 2): from the gap itself where it is small, from what is missing to 1 where that is.
+    gap, rest = np.nextafter(p_a - p_b, -1.0), np.nextafter((1 - p_a) + p_b, 2.0)
+    value = np.where(gap < 0.5, math.sqrt(2) * special.erfinv(gap), -special.ndtri(rest / 2))
+    return _down(np.where(p_a > p_b, sigma * value, 0.0) + 0.0 * dim)
 
 
 def _lipschitz(p_a, p_b, sigma, dim):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from certify.chances import error_probability
 from certify.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
 
 
 class Status(enum.StrEnum):
-    """Outcome for one input, in the words of ISO/IEC 24029: proof, inconclusive, or error."""
+    """Outcome for one input, in the words of ISO/IEC 24029: proof, inconclusive, or error.
+
+    A *counted* input has no certificate of its own: its votes are part of a statement about a population.
+    """
 
     CERTIFIED = "certified"
     ABSTAINED = "abstained"
     FAILED = "failed"
+    COUNTED = "counted"
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,11 @@ TIME_FIELDS = ("seconds",)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A proportion or mean with its confidence interval. ``at`` is the radius it belongs to."""
+    """A proportion or mean with its confidence interval. ``at`` is the radius it belongs to.
+
+    Of a certified accuracy ``robust_low`` is a lower bound, at the same level, on the share that is right at
+    every point within the radius: the interval's lower end less the error probability of one certificate.
+    """
 
     value: float
     low: float
@@ -102,6 +111,7 @@ class Estimate:
     level: float
     method: str
     at: float | None = None
+    robust_low: float | None = None
 
 
 class Run(Sequence[Record]):
@@ -129,13 +139,17 @@ class Run(Sequence[Record]):
     def accuracy(self, at: Sequence[float] = (0.0,), *, level: float = 0.95) -> list[Estimate]:
         """Certified accuracy at each radius, as an estimate for the population.
 
-        The share of inputs that are correct and certified at radius >= r, with its
-        Clopper-Pearson interval over the inputs (the certificates' own alpha is not
-        part of this interval). Failed inputs count as not certified. Raises
-        InvalidSetting without true labels.
+        The share of inputs that are correct and certified at radius >= r. ``low`` and ``high`` are
+        its Clopper-Pearson interval: with probability ``level`` over inputs and noise, another such input is
+        certified with its true class at r with a probability in it. ``robust_low`` = low - alpha bounds
+        the share of inputs that the smoothed classifier gets right at *every* point within r, whether or not
+        all certificates hold (None where the run names no alpha, or comes from another tool's log). Failed
+        inputs count as not certified. Raises InvalidSetting without true labels.
         """
         from certify.bounds import binomial_interval
+        from certify.population.statements import refuse_population
 
+        refuse_population(self.settings, "there is no certified accuracy")
         if not self.records or any(r.target is None for r in self.records):
             raise InvalidSetting(
                 "certified accuracy cannot be computed",
@@ -153,7 +167,8 @@ class Run(Sequence[Record]):
                 )
             k = sum(bool(rec.correct) and rec.radius >= r for rec in self.records)
             low, high = binomial_interval(k, n, 1 - level)
-            out.append(Estimate(k / n, low, high, level, "clopper-pearson", at=float(r)))
+            robust = robust_low(low, self.settings)
+            out.append(Estimate(k / n, low, high, level, "clopper-pearson", at=float(r), robust_low=robust))
         return out
 
     def mean_radius(self) -> float:
@@ -210,6 +225,16 @@ class Run(Sequence[Record]):
             )
         norm = str(self.settings.get("norm", "2"))
         return [o for o in outcomes if _contradicts(o, known.get(o.index), norm)]
+
+
+def robust_low(low: float, settings: Mapping[str, Any]) -> float | None:
+    """A lower bound on certified accuracy, less the error probability of one certificate; rounded down.
+
+    P(certified and right) <= P(right everywhere within the radius) + alpha, for every input.
+    """
+    if "alpha" not in settings or "imported" in settings:
+        return None
+    return max(0.0, math.nextafter(low - error_probability(settings), -1.0))
 
 
 def median_distance(found: Iterable[tuple[str, float | None]]) -> float | None:

@@ -11,12 +11,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from certify.bounds import binomial_lower
+from certify.bounds import binomial_lower, check_alpha
 from certify.dense.run import refuse_segmentation
-from certify.errors import InvalidSetting
+from certify.errors import CorruptRun, InvalidSetting
 from certify.geometry import Geometry
+from certify.population.statements import refuse_population
 from certify.procedures.nested_modes import Grid, Radius
 from certify.records import Record, Run
+from certify.store.typed import need
+
+#: Modes whose bounds can be taken again at another level, and the options that this needs.
+_NEEDED = {"radius": ("n_max", "tv"), "grid": ("radii", "p_targets", "n_max", "tv"), "fixed": ("n", "tv")}
 
 
 def simultaneous(run: Run, *, inputs: int | None = None) -> list[float]:
@@ -24,13 +29,15 @@ def simultaneous(run: Run, *, inputs: int | None = None) -> list[float]:
 
     ``inputs``: how many inputs the run set out to certify (default: as many as it has). Modes
     radius, grid and fixed on votes, whose counts were kept. 0 where nothing holds at that level.
-    Raises InvalidSetting for a run of another kind.
+    Raises InvalidSetting for a run of another kind, and where alpha / inputs is below 1e-250.
+    Raises CorruptRun where a record has not the counts that its mode keeps.
     """
     settings = run.settings
     refuse_segmentation(
         settings, "there are no radii for all inputs together",
         "its pixels already hold together; for all images too, certify with alpha divided by their number",
     )  # fmt: skip
+    refuse_population(settings, "there are no radii for all inputs together")
     m = len(run) if inputs is None else inputs
     if m < len(run):
         raise InvalidSetting(
@@ -38,9 +45,10 @@ def simultaneous(run: Run, *, inputs: int | None = None) -> list[float]:
             why="the error probability is shared by every input that was certified",
             remedy="leave inputs out, or give the number of the whole run",
         )
-    if settings["mode"] not in ("radius", "grid", "fixed") or settings["scores"] != "votes":
+    mode, scores = settings["mode"], settings.get("scores", "votes")
+    if mode not in _NEEDED or scores != "votes":
         raise InvalidSetting(
-            f"a run in mode {settings['mode']} with {settings['scores']} has no simultaneous radii",
+            f"a run in mode {mode} with {scores} has no simultaneous radii",
             why="its bounds cannot be taken again at another level",
             remedy="certify in mode radius, grid or fixed; or run decide with --alpha divided by the inputs",
         )
@@ -50,10 +58,18 @@ def simultaneous(run: Run, *, inputs: int | None = None) -> list[float]:
             why="the bound on label flips holds per input too, and would have to be taken again",
             remedy="take those of the run itself, or transfer with alpha divided by the inputs",
         )
+    need(settings, ("noise", "noise_settings", "norm", "dim", "mode_options"), "the run")
+    need(settings["mode_options"], _NEEDED[mode], "the run's procedure")
+    if lost := [r.index for r in run if r.certified and not 0 <= (r.label or 0) < len(r.counts)]:
+        raise CorruptRun(
+            f"the record of input {lost[0]} has no votes for the class that it certifies",
+            why="simultaneous radii are taken again from the votes",
+            remedy="run `certify verify` on the run's directory",
+        )
     geometry = geometry_of(settings)
-    alpha = settings["alpha"] / max(1, m)
+    alpha = check_alpha(settings["alpha"], shares=max(1, m)) / max(1, m)
     options = settings["mode_options"]
-    if settings["mode"] == "fixed":
+    if mode == "fixed":
         return [_fixed(r, options, alpha, geometry) if r.certified else 0.0 for r in run]
     plan = _plan(options, alpha)
     return [_nested(r, plan, geometry) if plan and r.certified else 0.0 for r in run]
@@ -66,10 +82,17 @@ def geometry_of(settings: dict[str, Any]) -> Geometry:
     from certify.geometry import make_geometry
     from certify.noise import make_noise
 
+    if settings["noise"] == "internal":
+        from certify.inside.internal_noise import InternalNoise, NoiseStage
+
+        law = settings["noise_settings"]
+        stages = zip(*(law.get(name, ()) for name in ("scales", "lipschitz", "sizes")), strict=False)
+        inside = InternalNoise(tuple(NoiseStage(*stage) for stage in stages))
+        return make_geometry(inside, norm=settings["norm"], dim=settings["dim"])
     sigma = settings["noise_settings"].get("sigma", settings["sigma"])
     noise = make_noise(
         settings["noise"], sigma=np.asarray(sigma) if isinstance(sigma, list) else sigma,
-        grid=settings["grid"], bounds=settings["bounds"],
+        grid=settings.get("grid"), bounds=settings.get("bounds"),
     )  # fmt: skip
     return make_geometry(noise, norm=settings["norm"], dim=settings["dim"])
 
@@ -80,11 +103,12 @@ def _fixed(record: Record, options: dict[str, Any], alpha: float, geometry: Geom
 
 
 def _nested(record: Record, plan: Grid | Radius, geometry: Geometry) -> float:
-    looks = plan.tests.looks
-    # The last look alone: a smaller set of events than "some look", so the bound stays valid.
-    last = int(record.details["look"])
-    if int(looks[last]) != record.samples:
+    # The last look alone: a smaller set of events than "some look", so the bound stays valid. Which look it
+    # was is the plan's to say, not the record's.
+    looks = plan.tests.looks.tolist()
+    if record.samples not in looks:
         return 0.0
+    last = looks.index(record.samples)
     label = record.label or 0
     second = max((k for c, k in enumerate(record.counts) if c != label), default=0)
     best = plan.tests.reached(last, record.counts[label], second)
@@ -109,5 +133,5 @@ def _tuple(value: Any) -> Any:
 
 
 def joint_level(alpha: float, m: int) -> float:
-    """Probability with which m independent per-input certificates are all right: (1 - alpha)^m."""
+    """With at least this probability m independent per-input certificates are all right: (1 - alpha)^m."""
     return math.exp(m * math.log1p(-alpha))

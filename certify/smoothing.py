@@ -11,47 +11,52 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from certify.arguments import check_batch_size, check_ids, check_sigma, choose_reduction, declared
+from certify.answers import first_answer, warn_of_probabilities
+from certify.arguments import (
+    check_batch_size,
+    check_ids,
+    check_sigma,
+    choose_reduction,
+    count_classes,
+    declared,
+    refuse_other_task,
+)
+from certify.audits import AUDIT, audit_settings, audited
 from certify.bounds import check_alpha
-from certify.contract import check_inputs, check_model, first_answer, warn_of_probabilities
-from certify.data.dataset import Dataset
-from certify.errors import InvalidSetting
+from certify.contract import check_inputs, check_model
+from certify.data import gather
+from certify.estimators import class_positions
 from certify.geometry import GaussianBall, Geometry, make_geometry, norm_name, parse_norm
-from certify.identity import identify, refuse_changed, weights_digest, with_callers
-from certify.inputs import naming_input, refuse_other_inputs
+from certify.guarantees import of_classes
+from certify.identity import identify, with_callers
+from certify.inputs import Rows, naming_input
 from certify.noise import Noise, make_noise
+from certify.prediction import Prediction, prediction
 from certify.procedures import make_procedure
 from certify.procedures.outcome import Outcome, Procedure
 from certify.procedures.soft_modes import Soft
 from certify.records import Record, Run, Status
-from certify.sampling.classifier import BaseClassifier, Probe
-from certify.sampling.engine import Request, Sampler, drive
-from certify.sampling.first_linear import Reduced
+from certify.sampling.audit import still_the_same
+from certify.sampling.classifier import Anchors, BaseClassifier, Probe
+from certify.sampling.engine import Request, Sampler, audited_counts, drive
+from certify.sampling.first_linear import Reduced, refuse_other_shortcut
+from certify.sampling.start import among, noisy_rows, probed
 from certify.sampling.tally import tally_for
 from certify.sampling.tuning import choose_batch_size, choose_lanes
+from certify.seeds import Seed, settled
 from certify.store import RunStore, open_run
+from certify.unchanged import Unchanged
 from certify.verification.witness import declare
+from certify.wrapping import as_model, reads_one_logit
 
-PURPOSES = {"certify": 0, "predict": 1, "replay": 2}
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The smoothed class at one point, or None where the test could not tell.
-
-    Claim (Cohen et al. 2019, Prop. 2): a returned label is wrong with probability <= alpha.
-    """
-
-    label: int | None
-    counts: tuple[int, ...]
-    p_value: float
-    samples: int
+PURPOSES = {"certify": 0, "predict": 1, "replay": 2, "population": 3}
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,15 @@ class _Work:
 class Smoothed:
     """A base classifier averaged over noise of standard deviation ``sigma``.
 
-    ``model``: any nn.Module in eval mode or callable, ``(batch, *shape) -> (batch, num_classes)``.
+    ``model``: any nn.Module in eval mode or callable, ``(batch, *shape) -> (batch, num_classes)``, or a
+    scikit-learn estimator. ``num_classes``: where nothing declares it, counted in the model's first answer.
     ``noise``: "lattice" (default; integers on the input grid, sound on real computers) or
     "gaussian" (floating point, a certificate in exact arithmetic only); further laws are listed
     in ``certify.noise``. ``grid``: the step of the input lattice (1/255 for 8-bit images).
-    ``bounds``: the declared input range, None for unbounded. What is not given is read from ``data``, or
-    from the model's checkpoint header where it has one. ``batch_size`` only affects speed. ``reduce``: draw
-    the noise behind a first linear layer (``certify.sampling.first_linear``; default: where possible).
+    ``bounds``: the declared input range, None for unbounded. What is not given is read from ``data`` (a data
+    set, or all that ``certify.data.as_dataset`` takes), or from the header of the model's checkpoint.
+    ``batch_size`` only affects speed. ``reduce``: draw the noise behind a first linear layer
+    (``certify.sampling.first_linear``; default: where possible).
     """
 
     def __init__(
@@ -83,7 +90,7 @@ class Smoothed:
         model: Callable[[Tensor], Tensor],
         sigma: float | Tensor,
         *,
-        data: Dataset | None = None,
+        data: Any = None,
         num_classes: int | None = None,
         noise: str = "lattice",
         norm: str | float = "2",
@@ -96,6 +103,7 @@ class Smoothed:
         reduce: bool | None = None,
     ) -> None:
         self.sigma = check_sigma(sigma)
+        model = as_model(model)
         check_model(model)
         self.num_classes, self.grid, self.bounds = declared(
             model, data, num_classes=num_classes, grid=grid, bounds=bounds
@@ -104,22 +112,18 @@ class Smoothed:
         self.norm = norm_name(parse_norm(norm))
         self.model = model
         self.header = getattr(model, "certify_header", None)
-        if self.header is not None and self.header.task == "segmentation":
-            raise InvalidSetting(
-                "the model is a segmenter",
-                why="its checkpoint says that it gives a class to every pixel, not one class to an input",
-                remedy="use certify.SmoothedSegmentation, or `certify radius` without --mode",
-            )
+        refuse_other_task(self.header, "classification")
         self.classifier = BaseClassifier(
             model, num_classes=self.num_classes, device=device, dtype=dtype, compiled=compiled
         )
         self.device = self.classifier.device
-        self._made_of = weights_digest(model)
         self.reduced = choose_reduction(model, self.noise, reduce)
         self._view = self._seen_by(self.reduced)
         self.batch_size = check_batch_size(batch_size)
         self.probe: Probe | None = None
+        self._first: Anchors | None = None
         self._lanes: int | None = None
+        self._kept = Unchanged(self)
 
     # -- certificates -----------------------------------------------------------------------
 
@@ -133,7 +137,7 @@ class Smoothed:
         mode: str = "radius",
         scores: str = "votes",
         n_max: int = 100_000,
-        seed: int = 0,
+        seed: int | None = None,
         store: RunStore | str | os.PathLike[str] | None = None,
         settings: Mapping[str, Any] | None = None,
         on_record: Callable[[Record], None] | None = None,
@@ -141,7 +145,9 @@ class Smoothed:
         engine: Callable[[Sampler], AbstractContextManager[Any]] = nullcontext,
         **options: Any,
     ) -> Run:
-        """Certify every row of ``x`` (n, *shape); each certificate is wrong with probability <= alpha.
+        """Certify every input of ``x``; each certificate is wrong with probability <= alpha.
+
+        ``x``: (n, *shape) floats, or what ``certify.data.gather`` reads; ``y``: labels, where x has none.
 
         ``mode`` "radius" (a real-valued radius; option ``slack``), "grid" (largest certified
         multiple of ``step``), "decide" (is the radius >= ``radius``?), "fixed" (Cohen's procedure
@@ -149,12 +155,12 @@ class Smoothed:
         largest mean softmax, "distribution" the same with the radius of the whole score distribution
         (mode "fixed"). ``ids`` name the inputs and key their noise (default 0, 1, ...).
         ``store`` is a run directory: records are written as they are proved, and inputs already
-        there are not sampled again. ``seed`` is any integer 0 <= seed < 2**128. ``engine`` spreads
-        the sampling (``certify.sampling.ray.RayEngine``); the records are the same for every engine.
+        there are not sampled again. ``seed`` keys the noise, 0 <= seed < 2**128; None draws 128 random bits,
+        or goes on with the seed of the run in ``store``. ``engine`` spreads the sampling
+        (``certify.sampling.ray.RayEngine``); the records are the same for every engine.
         """
-        refuse_changed(self.model, self._made_of)
-        x, y = self._checked(x, y)
-        ids = check_ids(ids, len(x))
+        x, y, ids = self._checked(x, y, ids)
+        key = settled(seed, store)
         # Everything that can be refused is refused before a run directory exists.
         self.noise.prepare(x)
         geometry = make_geometry(self.noise, norm=self.norm, dim=x[0].numel())
@@ -168,16 +174,19 @@ class Smoothed:
             needed=None if isinstance(geometry, GaussianBall) and geometry.p == 2 else geometry.needed,
             **options,
         )
-        described = self.settings(x, procedure=procedure, alpha=alpha, mode=mode, seed=seed)
-        described = with_callers(described, settings)
-        guarantee = self.guarantee(procedure, alpha)
+        described = self.settings(x, procedure=procedure, alpha=alpha, mode=mode, seed=key)
+        rows = Rows.of(ids, x, y)
+        described = with_callers(described, rows.described(settings))
+        guarantee = self.guarantee(procedure, alpha, key)
         listeners = on_record, on_samples
-        with engine(self._sampler(x[:8], seed=seed, purpose="certify", procedure=procedure)) as sampler:
+        with engine(self._sampler(x, seed=key.value, purpose="certify", procedure=procedure)) as sampler:
             work = _Work(x, y, ids, geometry, procedure, sampler)
             if isinstance(store, str | os.PathLike):
-                with open_run(store, described, guarantee) as opened:
+                with open_run(store, described, guarantee, rows=rows) as opened:
                     self._certify(work, opened, *listeners)
                     return opened.run()
+            if store is not None:
+                rows.refuse_other(store.run(), store.path)
             records = self._certify(work, store, *listeners)
         return Run(records, described, guarantee) if store is None else store.run()
 
@@ -191,19 +200,21 @@ class Smoothed:
         """Fresh records in input order; each is in the store before the next round begins."""
         if store is not None:
             declare(store, work.procedure)
-            refuse_other_inputs(store.run(), dict(zip(work.ids, work.x, strict=True)), store.path)
         place = {id: i for i, id in enumerate(work.ids)}
         todo = [i for i, id in enumerate(work.ids) if store is None or not store.has(id)]
         prepared = ((work.ids[i], self._prepared(work.x[i])) for i in todo)
         records = []
-        for id, outcome, seconds in drive(work.sampler, work.procedure, prepared, on_samples=on_samples):
+        watch = self._kept.watch
+        finished = drive(work.sampler, work.procedure, prepared, on_samples=on_samples, watch=watch)
+        for id, outcome, seconds, audit in finished:
             target = None if work.y is None else int(work.y[place[id]])
-            record = _record(id, target, outcome, work.geometry, seconds)
+            record = audited(_record(id, target, outcome, work.geometry, seconds), audit)
             records.append(naming_input(record, work.x[place[id]]))
             if store is not None:
                 store.add(records[-1])
             if on_record is not None:
                 on_record(records[-1])
+        self._kept.refuse()
         return sorted(records, key=lambda r: place[r.index])
 
     # -- prediction and samples -------------------------------------------------------------
@@ -216,14 +227,12 @@ class Smoothed:
         Fresh noise for every (seed, id), apart from the noise of ``certify``. For lattice noise
         ``x`` must lie on the grid: see ``to_grid``.
         """
-        refuse_changed(self.model, self._made_of)
-        x, _ = self._checked(x, None)
+        x, _, ids = self._checked(x, None, ids)
         alpha = check_alpha(alpha)
-        ids = check_ids(ids, len(x))
-        sampler = self._sampler(x[:8], seed=seed, purpose="predict")
+        sampler = self._sampler(x, seed=seed, purpose="predict")
         bases = [self._prepared(row) for row in x]
-        counts = sampler.counts([Request(i, b, 0, n) for i, b in zip(ids, bases, strict=True)])
-        return [_prediction(row, n, alpha) for row in counts]
+        counts = audited_counts(sampler, [Request(i, b, 0, n) for i, b in zip(ids, bases, strict=True)])
+        return [prediction(row, n, alpha) for row in counts]
 
     def score_histograms(
         self, x: Any, *, n: int, bins: int, seed: int, ids: Sequence[int] | None = None
@@ -232,12 +241,10 @@ class Smoothed:
 
         Bins as in the records of soft scores (``certify.procedures``); noise apart from that of ``certify``.
         """
-        refuse_changed(self.model, self._made_of)
-        x, _ = self._checked(x, None)
-        ids = check_ids(ids, len(x))
-        sampler = self._sampler(x[:8], seed=seed, purpose="predict", procedure=Soft(bins=bins))
+        x, _, ids = self._checked(x, None, ids)
+        sampler = self._sampler(x, seed=seed, purpose="predict", procedure=Soft(bins=bins))
         bases = [self._prepared(row) for row in x]
-        return sampler.counts([Request(i, b, 0, n) for i, b in zip(ids, bases, strict=True)])
+        return audited_counts(sampler, [Request(i, b, 0, n) for i, b in zip(ids, bases, strict=True)])
 
     def noisy(self, x: Tensor, count: int, *, seed: int, id: int, start: int = 0) -> Tensor:
         """The noisy copies ``start .. start + count`` that ``certify`` classifies.
@@ -262,7 +269,7 @@ class Smoothed:
         """The factor that turns Phi^-1(p) into an l2 radius: sigma itself when it is isotropic."""
         return float(np.min(np.asarray(self.sigma)))
 
-    def settings(self, x: Tensor, *, procedure: Procedure, alpha: float, mode: str, seed: int) -> dict:
+    def settings(self, x: Tensor, *, procedure: Procedure, alpha: float, mode: str, seed: Seed) -> dict:
         """Everything that determines the records, as JSON types."""
         shape = list(x.shape[1:])
         return {
@@ -272,14 +279,14 @@ class Smoothed:
             "diffusion_sigma": self.sigma_scale / 2**0.5,
             "noise": self.noise.name,
             "noise_settings": self.noise.settings(),
-            "grid": self.grid if self.noise.name == "lattice" else None,
+            "grid": self.grid if self.noise.about.exact else None,
             "bounds": None if self.bounds is None else list(self.bounds),
             "scores": procedure.name if procedure.name in ("soft", "distribution") else "votes",
             "norm": self.norm,
             "alpha": float(alpha),
             "mode": mode,
             "mode_options": procedure.settings(),
-            "seed": str(seed),
+            **seed.settings(),
             "dtype": self.classifier.dtype,
             "compiled": self.classifier.compiled,
             "reduced": self.reduced is not None,
@@ -287,6 +294,7 @@ class Smoothed:
             "input_shape": shape,
             "dim": int(np.prod(shape)),
             "device": self.device.type,
+            AUDIT: audit_settings(),
         }
 
     def identity(self, shape: Sequence[int]) -> dict[str, Any]:
@@ -296,34 +304,27 @@ class Smoothed:
         """
         return identify(self.model, self.classifier, shape=shape, bounds=self.bounds)
 
-    def guarantee(self, procedure: Procedure, alpha: float) -> str:
+    def guarantee(self, procedure: Procedure, alpha: float, seed: Seed) -> str:
         """The certificate in one paragraph: what holds, where, and with which probability."""
-        where = (
-            f"all points of the input grid (step {self.grid:.6g})"
-            if self.noise.name == "lattice"
-            else "all points, in exact arithmetic only: rounding in the addition of noise is not covered,"
-        )
-        return (
-            f"For each input separately, with probability at least {1 - alpha:g} over the sampler's random "
-            f"bits, the smoothed classifier of this model (sigma = {self.sigma_scale:g}, {self.noise.label}, "
-            f"{self.classifier.dtype}) returns the certified class at {where} within the certified "
-            f"l{self.norm} distance. {procedure.guarantee()}"
-        )
+        return of_classes(self, procedure, alpha, seed)
 
-    def _sampler(
-        self, examples: Tensor, *, seed: int, purpose: str, procedure: Procedure | None = None
-    ) -> Sampler:
-        """The engine for inputs like ``examples``; probes the model once per way torch computes."""
+    def _sampler(self, x: Tensor, *, seed: int, purpose: str, procedure: Procedure | None = None) -> Sampler:
+        """The engine for the inputs ``x``; probes the model on some of them once per way torch computes."""
+        examples = x[among(len(x), seed)]
         examples = examples if self.reduced is None else self.reduced.project(examples)
         if self.batch_size is None:
             self.batch_size = choose_batch_size(self._view, self.noise, examples)
         if self._lanes is None:
             self._lanes = choose_lanes(self._view, self.noise, examples[0], self.batch_size)
         lanes = self._view.copies(self._lanes) if self._lanes > 1 else []
-        if self.probe is None or not self.probe.holds(self.device):
-            rows = torch.cat([self.noisy(row, 4, seed=seed, id=0) for row in examples])
-            self.probe = self._view.probe(rows, tuple(sorted({7, 32, self.batch_size})), lanes=lanes)
-            warn_of_probabilities(self._view.logits(rows))
+        rows = partial(noisy_rows, self.noisy, examples, seed=seed)
+        before, self.probe = self.probe, probed(self._view, self.probe, rows, self.batch_size, lanes=lanes)
+        if self.probe is not before:
+            warn_of_probabilities(self._view.logits(rows()), single=reads_one_logit(self.model))
+            if self.reduced is not None:
+                refuse_other_shortcut(self.reduced, self._view, self.classifier, self._full_rows(x, seed))
+            still_the_same(self.classifier, self._first)
+            self._kept.settle()
         return Sampler(
             self._view,
             self.noise.for_purpose(PURPOSES[purpose]),
@@ -332,19 +333,33 @@ class Smoothed:
             batch_size=self.batch_size,
             tally=None if procedure is None else tally_for(procedure, self.num_classes),
             lanes=lanes,
+            purpose=PURPOSES[purpose],
+            anchors=self.probe.anchors,
         )
 
-    def _checked(self, x: Any, y: Any) -> tuple[Tensor, Tensor | None]:
-        """Inputs and labels that a certificate may speak about, and that the model can take."""
-        x, y = check_inputs(x, y, bounds=self.bounds, num_classes=self.num_classes)
+    def _checked(self, x: Any, y: Any, ids: Sequence[int] | None) -> tuple[Tensor, Tensor | None, list[int]]:
+        """Inputs and labels that a certificate may speak about, and that the model can take; their ids."""
+        given = gather(x, y)
+        labels = class_positions(self.model, given.y)
+        first, _ = check_inputs(given.x[:1], None, bounds=self.bounds, num_classes=2)
+        self._kept.refuse(first[0])
+        if self.num_classes is None:
+            self.num_classes = count_classes((self.classifier, self._view), given.x, bounds=self.bounds)
+        x, y = check_inputs(given.x, labels, bounds=self.bounds, num_classes=self.num_classes)
         if self.probe is None:
-            first_answer(self.classifier.logits, self.noisy(x[0], 1, seed=0, id=0))
-        return x, y
+            rows = self.noisy(x[0], 1, seed=0, id=0)
+            first_answer(self.classifier.logits, rows)
+            self._first = self.classifier.anchored(rows)
+        return x, y, check_ids(given.ids if ids is None else ids, len(x))
 
     def _prepared(self, x: Tensor) -> Tensor:
         """One input as the noise takes it, in the space that is sampled."""
         point = x if self.reduced is None else self.reduced.project(x[None])[0]
         return self.noise.prepare(point, device=self.device)
+
+    def _full_rows(self, x: Tensor, seed: int) -> Tensor:
+        """Noisy copies in the space of the inputs, also where samples are drawn behind a first layer."""
+        return noisy_rows(self.noisy, x[among(len(x), seed, 8)], seed=seed, copies=2)
 
     def _seen_by(self, reduced: Reduced | None) -> BaseClassifier:
         """What classifies the samples: the base classifier, or its part behind the first layer."""
@@ -378,18 +393,6 @@ def _record(id: int, target: int | None, outcome: Outcome, geometry: Geometry, s
         seconds=seconds,
         details={**outcome.details, **(geometry.details(outcome.p_lower) if certified else {})},
     )
-
-
-def _prediction(row: np.ndarray, n: int, alpha: float) -> Prediction:
-    from scipy import stats  # takes as long to import as half of torch
-
-    order = np.argsort(row[:-1], kind="stable")[::-1]
-    top, second = int(row[order[0]]), int(row[order[1]])
-    # Samples without a class count as the runner-up: they can only make the test abstain.
-    second += int(row[-1])
-    p_value = float(stats.binomtest(top, top + second, 0.5).pvalue) if top > second else 1.0
-    label = int(order[0]) if p_value <= alpha else None
-    return Prediction(label, tuple(int(c) for c in row[:-1]), p_value, n)
 
 
 __all__ = ["Prediction", "Smoothed"]

@@ -14,27 +14,35 @@ on them: ``certify verify`` recomputes both steps.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from certify.bounds import binomial_upper, check_alpha
+from certify.chances import at_most
+from certify.dense.run import refuse_segmentation
 from certify.errors import InvalidInput, InvalidSetting
 from certify.geometry import Geometry, make_geometry
 from certify.identity import same_function
 from certify.inputs import refuse_other_inputs
+from certify.population.statements import refuse_population
 from certify.procedures.outcome import complement
 from certify.records import Record, Run, Status
+from certify.sampling.audit import Answer, Audit, few, single
+from certify.sampling.tally import Votes
 from certify.store import StoredRun, open_run
+from certify.store.typed import need
 from certify.verification.witness import PLAN
 
 if TYPE_CHECKING:
-    from certify.sampling.classifier import BaseClassifier
     from certify.smoothing import Smoothed
 
+#: Of the random words that choose which rows are audited.
+_PURPOSE = 3
 #: What a transferred record keeps of the certificate before it.
 _SOURCE = ("label", "radius", "p_lower", "p_upper", "pb_lower", "pb_upper")
 
@@ -69,6 +77,7 @@ def transfer(
             why="the boundaries of its tests are in the run directory, and this is the run without them",
             remedy="pass certify.store.read_run(DIRECTORY) in place of the run",
         )
+    refuse_population(run.settings, "there is nothing to carry over")
     _check_same(run, certified, deployed)
     x = torch.as_tensor(x)
     if len(x) != len(run):
@@ -91,7 +100,8 @@ def transfer(
     guarantee = (
         f"{run.guarantee} Carried over to deployed numerics ({deployed.classifier.dtype} on "
         f"{deployed.device.type}): label flips were bounded on {samples} samples per input at level "
-        f"{alpha:g}, so the probability of a wrong certificate is at most {run.settings['alpha'] + alpha:g}."
+        f"{at_most(alpha)}, so the probability of a wrong certificate is at most "
+        f"{at_most(run.settings['alpha'] + alpha)}."
     )
     carried = {"alpha": alpha, "samples": samples, "seed": str(seed), "dtype": deployed.classifier.dtype}
     found = Run(records, run.settings | {"transfer": carried}, guarantee)
@@ -111,6 +121,8 @@ def _stored(run: Run, source: StoredRun, place: str | os.PathLike[str]) -> Run:
 def _check_same(run: Run, certified: Smoothed, deployed: Smoothed) -> None:
     """The run is ``certified``'s, about votes, and ``deployed`` shares its noise and classes."""
     said = run.settings
+    refuse_segmentation(said, "nothing is carried over", "certify the deployed segmenter itself")
+    need(said, ("scores", "noise_settings", "norm", "model", "input_shape"), "the run")
     mismatch = next(
         (
             what
@@ -121,7 +133,7 @@ def _check_same(run: Run, certified: Smoothed, deployed: Smoothed) -> None:
                  said.get("noise_settings") == certified.noise.settings()),
                 ("the run has the certified classifier's norm", said.get("norm") == certified.norm),
                 ("the run is about the certified classifier's model",
-                 same_function(said.get("model", {}), certified.identity(said["input_shape"]))),
+                 same_function(said["model"], certified.identity(said["input_shape"]))),
                 ("both have the same noise", certified.noise.settings() == deployed.noise.settings()),
                 ("both have the same classes", certified.num_classes == deployed.num_classes),
             )
@@ -140,22 +152,62 @@ def _check_same(run: Run, certified: Smoothed, deployed: Smoothed) -> None:
 def count_flips(
     certified: Smoothed, deployed: Smoothed, x: Tensor, samples: int, *, seed: int, id: int, chunk: int = 256
 ) -> int:
-    """How many of ``samples`` noisy copies of one input the two base classifiers label differently."""
-    flips = 0
+    """How many of ``samples`` noisy copies of one input the two base classifiers label differently.
+
+    Raises NondeterministicModel where one of them answers an audited copy otherwise alone than in its batch.
+    """
+    sides = [_Side(smoothed, seed) for smoothed in (certified, deployed)]
+    chunk = min(chunk, *(smoothed.batch_size or chunk for smoothed in (certified, deployed)))
+    flips, kept = 0, set(sides[0].audit.candidates(id, 0, samples))
     for start in range(0, samples, chunk):
         batch = certified.noisy(x, min(chunk, samples - start), seed=seed, id=id, start=start)
-        ours = _labels(certified.classifier, batch)
-        theirs = _labels(deployed.classifier, batch.to(deployed.device))
-        flips += sum(a != b for a, b in zip(ours, theirs, strict=True))
+        ours, theirs = (side.labels(batch, start, kept) for side in sides)
+        flips += int((ours != theirs).sum())
+    for side in sides:
+        side.settle(id, samples, lambda sample: certified.noisy(x, 1, seed=seed, id=id, start=sample))
     return flips
 
 
-def _labels(classifier: BaseClassifier, batch: Tensor) -> Sequence[int]:
-    labels, doubt = classifier.votes(batch)
-    out = labels.tolist()
-    for row in doubt.nonzero().flatten().tolist():
-        out[row] = classifier.vote_alone(batch[row : row + 1])
-    return out
+class _Side:
+    """One of the two classifiers: its labels, and the audit of them."""
+
+    def __init__(self, smoothed: Smoothed, seed: int) -> None:
+        self.classifier = smoothed.classifier
+        self.tally = Votes(smoothed.num_classes)
+        anchors = None if smoothed.probe is None or smoothed.reduced else smoothed.probe.anchors
+        self.audit = Audit(self.classifier, self.tally, seed=seed, purpose=_PURPOSE, anchors=anchors)
+        self.kept: list[Answer] = []
+        self.counts = np.zeros(self.tally.shape, dtype=np.int64)
+
+    def labels(self, batch: Tensor, start: int, kept: set[int]) -> np.ndarray:
+        """The labels of samples ``start ...``; the answers to those in ``kept`` are kept."""
+        batch = batch.to(self.classifier.device)
+        if len(batch) == 1:
+            found = single(self.classifier, self.tally, batch, start)
+            self.kept += [found] if start in kept else []
+            labels = found.cells
+        else:
+            out = self.classifier.logits(batch)
+            cells, doubt = self.tally.read(self.classifier, out)
+            labels, alone = cells[:, 0].cpu().numpy(), doubt.cpu().numpy()
+            for row in alone.nonzero()[0].tolist():
+                labels[row] = self.classifier.vote_alone(batch[row : row + 1])
+            rows = [row for row in range(len(batch)) if start + row in kept]
+            scores = few(out[rows]).cpu().numpy()
+            self.kept += [
+                Answer(start + row, line, labels[row : row + 1], bool(alone[row]))
+                for row, line in zip(rows, scores, strict=True)
+            ]
+        self.counts += np.bincount(labels, minlength=len(self.counts))
+        return labels
+
+    def settle(self, id: int, samples: int, noisy: Callable[[int], Tensor]) -> None:
+        """Evaluate some of the kept rows alone. Raises NondeterministicModel."""
+
+        def alone(sample: int) -> Answer:
+            return single(self.classifier, self.tally, noisy(sample).to(self.classifier.device), sample)
+
+        self.audit.run(id, self.kept, self.counts, samples, alone)
 
 
 def _carried(record: Record, q: float, geometry: Geometry, flips: int) -> Record:

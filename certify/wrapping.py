@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from certify.contract import score_places
+from certify.answers import check_scores, labels_only, score_places
 from certify.errors import InvalidModel, InvalidSetting
+from certify.estimators import scores_of
 
 SCORES = ("logits", "probabilities")
 #: Probabilities enter as their logarithms; below this they are all the same.
@@ -38,10 +39,28 @@ def wrap(
     ``scores``: "probabilities" if the model ends in a softmax or sigmoid; they enter as logarithms.
     ``binary``: the model gives one score, of class 1; it becomes two columns, whose softmax is its sigmoid.
 
+    scikit-learn estimators know all this themselves: ``certify.wrap(forest)`` asks them for their
+    probabilities, else for their decision function.
+
     The wrapped model is in the mode (training or evaluation) of the one given and shares its weights.
     Raises InvalidSetting; calling it raises InvalidModel where the answer is not what was declared.
     """
-    return Wrapped(model, mean=mean, std=std, output=output, scores=scores, binary=binary)
+    found = scores_of(model)
+    if found is None:
+        return Wrapped(model, mean=mean, std=std, output=output, scores=scores, binary=binary)
+    if output is not None or binary:
+        raise InvalidSetting(
+            f"{'output' if output is not None else 'binary'} has no meaning for a {type(model).__name__}",
+            why="an estimator has one column per class",
+            remedy="leave it out",
+        )
+    estimator, kind = found
+    return Wrapped(estimator, mean=mean, std=std, scores=kind)
+
+
+def as_model(model: Any) -> Any:
+    """``model`` itself; a scikit-learn estimator, or its ``predict_proba``, as ``wrap`` makes one of it."""
+    return model if scores_of(model) is None else wrap(model)
 
 
 class Wrapped(nn.Module):
@@ -84,7 +103,9 @@ class Wrapped(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (batch, classes) of raw inputs (batch, *shape)."""
         if self.mean is not None and self.std is not None:
-            x = (x - _beside(self.mean, x, "mean")) / _beside(self.std, x, "std")
+            z = (x - _beside(self.mean, x, "mean")) / _beside(self.std, x, "std")
+            # In the precision of what came in: constants per channel would lift half precision to single.
+            x = z.to(x.dtype) if x.is_floating_point() else z
         found = _entry(self.model(x), self.output)
         if self.scores == "logits" and not self.binary:
             return found
@@ -92,6 +113,11 @@ class Wrapped(nn.Module):
 
     def extra_repr(self) -> str:
         return f"output={self.output!r}, scores={self.scores!r}, binary={self.binary}"
+
+
+def reads_one_logit(model: Any) -> bool:
+    """Whether ``model`` reads one score of another model as the logit of class 1."""
+    return isinstance(model, Wrapped) and model.binary and model.scores == "logits"
 
 
 def _constants(name: str, values: Any) -> Tensor | None:
@@ -158,6 +184,8 @@ def _two_columns(found: Tensor, scores: str, batch: int) -> Tensor:
             why="binary=True is for models that give the score of class 1 alone",
             remedy="leave binary out where the model has a column per class",
         )
+    if not found.is_floating_point():
+        raise labels_only(str(found.dtype).removeprefix("torch."))
     z = found.reshape(batch).double()
     if scores == "probabilities":
         _check_probabilities(z)
@@ -171,12 +199,7 @@ def _logarithms(found: Tensor) -> Tensor:
 
 
 def _check_probabilities(found: Any) -> None:
-    if not isinstance(found, Tensor):
-        raise InvalidModel(
-            f"the model returned a {type(found).__name__}, not a tensor",
-            why="class probabilities are read from one tensor (batch, classes)",
-            remedy="say where they are: certify.wrap(model, output=..., scores='probabilities')",
-        )
+    check_scores(found)
     outside = (found < -1e-3) | (found > 1 + 1e-3)
     if bool(outside.any()):
         wrong = float(found.detach()[outside][0])

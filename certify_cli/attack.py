@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import common, pixel_attack
+from certify_cli import common, denoisers, models, pixel_attack
 
 if TYPE_CHECKING:
-    from attacks import AttackRun
+    from collections.abc import Sequence
+
+    from attacks import AttackOutcome, AttackRun
 
 EPILOG = (
     "Example: certify attack runs/demo\n\n"
@@ -28,7 +30,10 @@ def attack(
         typer.Argument(help="Run directory: its smoothed classifier is attacked.", show_default=False),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", "-m", help="Checkpoint: its base model is attacked.")
+        Path | None,
+        typer.Option(
+            "--model", "-m", help="Checkpoint: its base model is attacked. With a run, if it moved."
+        ),
     ] = None,
     preset: Annotated[
         str | None,
@@ -45,7 +50,10 @@ def attack(
     base: Annotated[
         bool, typer.Option("--base", help="With a run: attack the base model, not the smoothed.")
     ] = False,
+    denoiser: denoisers.Denoiser = None,
+    denoiser_args: denoisers.DenoiserArgs = None,
     data: common.Data = None,
+    label: common.Label = None,
     split: common.Split = "test",
     limit: common.Limit = None,
     skip: common.Skip = 0,
@@ -53,6 +61,9 @@ def attack(
     arch: common.Arch = None,
     arch_args: common.ArchArgs = None,
     trust: common.Trust = False,
+    entry: models.Entry = None,
+    mean: models.Mean = None,
+    std: models.Std = None,
     seed: common.Seed = 0,
     device: common.Device = "auto",
     out: Annotated[
@@ -71,25 +82,30 @@ def attack(
     from attacks import Threat
     from certify.errors import InvalidSetting
 
-    if (run is None) == (model is None):
+    if run is None and model is None:
         raise InvalidSetting(
             "it is not clear what to attack",
-            why="give either a run directory or --model, not both",
+            why="neither a run directory nor --model was given",
             remedy="certify attack runs/NAME, or certify attack --model ckpt.pt --norm inf --eps 0.1",
         )
+    front = denoisers.Asked(denoiser, denoiser_args, data_root)
+    if run is not None:
+        models.refuse_for_a_run(entry=entry, mean=mean, std=std)
+        _refuse_front(front)
     if run is not None and _certified_pixels(run):
         _refuse_out(out)
         if pixel_attack.attack_run(
             run, model=model, preset=preset, norm=norm, eps=eps, base=base, limit=limit, data_root=data_root,
-            seed=seed, device=device, as_json=as_json, arch=arch, trust=trust,
+            seed=seed, device=device, as_json=as_json, arch=arch, trust=trust, data=data,
         ):  # fmt: skip
             raise typer.Exit(1)
         return
     if run is not None:
         _refuse_out(out)
         outcomes, hits = _attack_run(
-            run, model, preset, norm, eps, base, limit, data_root, seed, device, arch=arch, trust=trust
-        )
+            run, model, preset, norm, eps, base, limit, data_root, seed, device, arch=arch, trust=trust,
+            data=data,
+        )  # fmt: skip
         _show(outcomes, as_json=as_json, hits=hits)
         if not as_json:
             common.say_next(f"certify {'verify' if hits else 'bounds'} {run}{common.own_network(arch)}")
@@ -100,7 +116,9 @@ def attack(
     network, dataset = common.open_model(
         model, data=data, split=split, root=data_root, limit=limit, skip=skip,
         device=device, arch=arch, arch_args=arch_args, trust=trust, pixels=True,
+        entry=entry, mean=mean, std=std, label=label,
     )  # fmt: skip
+    network, _ = denoisers.with_denoiser(network, dataset, None, front)
     if dataset.task == "segmentation":
         pixel_attack.attack_network(
             network, dataset, norm=norm, eps=eps, preset=preset, seed=seed, out=out, as_json=as_json
@@ -111,13 +129,25 @@ def attack(
     chosen = preset or ("standard" if eps is not None else "minimal")
     _show(_run(network, dataset, threat, chosen, seed), as_json=as_json, hits=[])
     if not as_json:
-        common.say_next(f"certify radius --model {model}{common.own_network(arch)}")
+        again = f"{common.own_network(arch)}{denoisers.repeat(front)}"
+        common.say_next(f"certify radius --model {model}{again}")
 
 
 def _certified_pixels(run: Path) -> bool:
     from certify.dense.run import is_segmentation
 
     return is_segmentation(common.run_directory(run).settings)
+
+
+def _refuse_front(front: denoisers.Asked) -> None:
+    from certify.errors import InvalidSetting
+
+    if front.denoiser is not None or front.arguments is not None:
+        raise InvalidSetting(
+            "--denoiser has no meaning with a run",
+            why="what is attacked is what the run certified, with the denoiser it had or without one",
+            remedy="leave it out, or attack a model: --model clean.pt --denoiser den.pt",
+        )
 
 
 def _refuse_out(out: Path | None) -> None:
@@ -147,42 +177,44 @@ def _attack_run(
 ) -> tuple[AttackRun, list[Any]]:
     from attacks import AttackOutcome, Threat
     from certify.errors import InvalidSetting
+    from certify.interruption import telling
     from certify.store import open_run
     from certify_cli.reopen import reopen
 
     opened = reopen(run, model=model, data_root=data_root, device=device, limit=limit, **confirmed)
     stored, dataset = opened.stored, opened.dataset
-    if not base and stored.settings["scores"] != "votes":
+    scores = stored.settings.get("scores", "votes")
+    if not base and scores != "votes":
         raise InvalidSetting(
             "this run certified averaged scores, which an attack on votes cannot contradict",
-            why=f"its scores are {stored.settings['scores']}",
+            why=f"its scores are {scores}",
             remedy="attack its base model with --base, or certify with --scores votes",
         )
     threat = Threat(norm=norm, eps=eps, bounds=dataset.bounds)
     chosen = preset or ("smoothed" if not base else "standard" if eps is not None else "minimal")
     target = opened.smoothed.model if base else opened.smoothed
 
+    found: list[AttackOutcome] = []
+
     def keep(outcome: AttackOutcome) -> None:
         store.add_attack(outcome.to_json())
+        found.append(outcome)
 
-    with open_run(run, stored.settings, stored.guarantee) as store:
+    with (
+        telling(lambda: common.ATTACKS_KEPT.format(place=run)),
+        open_run(run, stored.settings, stored.guarantee) as store,
+    ):
         known = {
             row["index"]: AttackOutcome.from_json(row)
             for row in stored.attacks
             if (row["smoothed"], row["norm"], row["eps"], row["preset"], row["seed"])
             == (not base, threat.norm_name, eps, chosen, seed)
         }
-        outcomes = _run(
-            target,
-            dataset,
-            threat,
-            chosen,
-            seed,
-            known=known,
-            on_outcome=keep,
-        )
-        if not base:
-            _keep_adversarials(store, stored, outcomes, dataset)
+        try:
+            outcomes = _run(target, dataset, threat, chosen, seed, known=known, on_outcome=keep)
+        finally:  # an interrupted attack keeps what it found with what it says of it
+            if not base:
+                _keep_adversarials(store, stored, found, dataset)
         hits = [] if base else stored.run.contradictions(outcomes)
         store.put_document(
             "contradictions",
@@ -197,6 +229,7 @@ def challenge(smoothed: Any, run: Any, dataset: Any, place: Path, *, seed: int) 
 
     from attacks import challenge as run_challenge
     from certify.errors import EvidenceFails
+    from certify.interruption import telling
     from certify.store import open_run
 
     claims = [r for r in run if r.certified and r.radius > 0]
@@ -206,13 +239,16 @@ def challenge(smoothed: Any, run: Any, dataset: Any, place: Path, *, seed: int) 
     if not claims:
         print("challenge: nothing was certified, so there is no ball to attack", file=sys.stderr)
         return
-    with open_run(place, run.settings, run.guarantee) as store:
+    with (
+        telling(lambda: f"the run in {place} is complete; its challenge begins again with the same command"),
+        open_run(place, run.settings, run.guarantee) as store,
+    ):
 
         def keep(outcome: Any) -> None:
             store.add_attack(outcome.to_json())
 
         outcomes = run_challenge(
-            smoothed, run, dataset.x, ids=dataset.ids.tolist(), seed=seed, on_outcome=keep
+            smoothed, run, dataset.x, ids=dataset.ids.tolist(), seed=seed, on_outcome=keep, progress=True
         )
         hits = run.contradictions(outcomes)
         store.put_document(
@@ -228,7 +264,7 @@ def challenge(smoothed: Any, run: Any, dataset: Any, place: Path, *, seed: int) 
     print(f"challenge: {len(outcomes)} certified balls attacked, no contradiction", file=sys.stderr)
 
 
-def _keep_adversarials(store: Any, stored: Any, outcomes: AttackRun, dataset: Any) -> None:
+def _keep_adversarials(store: Any, stored: Any, outcomes: Sequence[AttackOutcome], dataset: Any) -> None:
     """Store the new adversarial inputs beside those of an earlier, interrupted attack."""
     import numpy as np
 
@@ -257,11 +293,12 @@ def _run(target: Any, dataset: Any, threat: Any, preset: str, seed: int, **resum
     return run_attack(
         target,
         dataset.x,
-        dataset.y,
+        dataset.labels,
         threat=threat,
         preset=preset,
         seed=seed,
         ids=dataset.ids.tolist(),
+        progress=True,
         **resume,
     )
 
@@ -282,6 +319,7 @@ def _show(outcomes: AttackRun, *, as_json: bool, hits: list[Any]) -> None:
             "level": accuracy.level,
         },
         "median_distance": median,
+        "plateau": outcomes.flags.get("plateau", 0),
         "contradictions": [o.to_json() for o in hits],
     }
     if as_json:
@@ -300,6 +338,11 @@ def _show(outcomes: AttackRun, *, as_json: bool, hits: list[Any]) -> None:
         f"survived {accuracy.value:.3f} "
         f"({accuracy.level:.0%} interval {accuracy.low:.3f} to {accuracy.high:.3f})"
     )
+    if summary["plateau"]:
+        console.print(
+            f"{summary['plateau']} of the survivors are on a plateau: its scores never changed, so the "
+            "search had nothing to follow and surviving is no evidence"
+        )
     if median is not None:
         console.print(f"median distance of the broken {distance_up(median, 4)}")
     if hits:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import common
+from certify_cli import common, models
 
 if TYPE_CHECKING:
     from certify.data import Dataset
@@ -35,6 +35,9 @@ def bounds(
     data_root: common.DataRoot = None,
     arch: common.Arch = None,
     arch_args: common.ArchArgs = None,
+    entry: models.Entry = None,
+    mean: models.Mean = None,
+    std: models.Std = None,
     weight_radius: Annotated[
         float, typer.Option("--weight-radius", "-W", help="Norm bound of the linear class.")
     ] = 1.0,
@@ -54,9 +57,12 @@ def bounds(
     """
     from certify.errors import InvalidSetting
 
+    if run is not None:
+        models.refuse_for_a_run(entry=entry, mean=mean, std=std)
     if run is not None or model is not None:
+        taken = {"arch_args": arch_args, "entry": entry, "mean": mean, "std": std}
         document = _model_bounds(
-            run, model, data, data_root, arch, arch_args, weight_radius=weight_radius, points=points,
+            run, model, data, data_root, arch, taken, weight_radius=weight_radius, points=points,
             draws=draws, delta=delta, pac_bayes=pac_bayes, seed=seed,
         )  # fmt: skip
     elif data is not None:
@@ -81,7 +87,7 @@ def _model_bounds(
     data: str | None,
     root: Path | None,
     arch: str | None,
-    arch_args: str | None,
+    taken: dict[str, Any],
     *,
     weight_radius: float,
     points: int,
@@ -92,6 +98,7 @@ def _model_bounds(
 ) -> dict[str, Any]:
     import analysis
     from certify.store import open_run
+    from certify_cli.points import samples
     from certify_cli.reopen import reopen
 
     opened = reopen(run, model=model, data_root=root, arch=arch) if run is not None else None
@@ -99,19 +106,22 @@ def _model_bounds(
         network: Any = opened.smoothed.model
     else:
         place: dict[str, Any] = {"data": data, "split": "train", "root": root, "limit": 1}
-        network, _ = common.open_model(
-            Path(model or ""), **place, device="cpu", arch=arch, arch_args=arch_args
-        )
+        network, _ = common.open_model(Path(model or ""), **place, device="cpu", arch=arch, **taken)
+    if pac_bayes:
+        _refuse_denoised(network)
     header = getattr(network, "certify_header", None)
-    train, test = _samples(header, data, None if opened is None else opened.dataset.name, root, points)
+    found = samples(header, data, None if opened is None else opened.dataset, root, points)
+    train, test, certified = found.train, found.test, found.certified
     rows = analysis.all_bounds(
         network,
         train,
         test,
         delta=delta,
-        run=None if opened is None or _seen(opened.dataset, train, test) else opened.stored.run,
+        run=None if opened is None or not certified else opened.stored.run,
+        certified=certified or None,
         weight_radius=weight_radius,
         factory=_factory(header, train) if pac_bayes else None,
+        fresh=_fresh(header, train),
         limit=points,
         draws=draws,
         seed=seed,
@@ -119,11 +129,20 @@ def _model_bounds(
     gap = None if test is None else analysis.deterministic_gap(network, train, test, delta)
     document = analysis.bounds_document(rows, gap)
     document |= {"data": train.name, "points": len(train), "weight_radius": weight_radius, "delta": delta}
+    left_out = []
     if test is None:
-        document["left_out"] = (
-            f"bounds from held-out points, since nothing shows that {train.name} was not trained on; "
-            "give a run on a test file, and the training file with --data"
+        left_out.append(f"bounds from held-out points, since {found.why}")
+    elif opened is not None and not certified:
+        left_out.append("the risk at a radius, since the certified inputs occur among the training rows")
+    if test is not None:
+        document["held_out"] = test.to_json()
+    if learned := analysis.hidden_state(network, _fresh(header, train)).learned:
+        left_out.append(
+            f"PAC-Bayes around the trained weights: {', '.join(learned[:3])} were learned, too, and are "
+            "no weights; --pac-bayes trains a posterior without them"
         )
+    if left_out:
+        document["left_out"] = "; ".join(left_out)
     if run is not None and opened is not None:
         residual = _residual_gap(opened, network, seed)
         with open_run(run, opened.stored.settings, opened.stored.guarantee) as store:
@@ -132,32 +151,6 @@ def _model_bounds(
                 store.put_document("residual_gap", residual)
         document |= {} if residual is None else {"residual_gap": residual}
     return document
-
-
-def _samples(
-    header: Any, data: str | None, certified: str | None, root: Path | None, points: int
-) -> tuple[Dataset, Dataset | None]:
-    """The training points and the held-out ones; None where nothing shows that any were held out.
-
-    ``data`` is what the model was trained on; else it is the data set that the run certified, or, where
-    that is one split, the checkpoint's. Held out is the test split of what the run certified.
-    """
-    import analysis
-
-    def split(name: str | None, which: str) -> Dataset:
-        limit = points if which == "train" else None
-        return common.open_data(header, name, split=which, root=root, limit=limit, skip=0)
-
-    test = split(certified or data, "test")
-    train = split(data or certified, "train")
-    if data is None and analysis.same_points(train, test) and header is not None:
-        train = split(header.dataset.get("name") or certified, "train")
-    return train, None if analysis.same_points(train, test) else test
-
-
-def _seen(certified: Dataset, train: Dataset, test: Dataset | None) -> bool:
-    """Whether the certified inputs may be among those that were trained on."""
-    return test is None or (certified.split, certified.name) == ("train", train.name)
 
 
 def _residual_gap(opened: Any, network: Any, seed: int) -> dict[str, Any] | None:
@@ -179,6 +172,31 @@ def _residual_gap(opened: Any, network: Any, seed: int) -> dict[str, Any] | None
     )
 
 
+def _fresh(header: Any, train: Dataset) -> Any:
+    """An untrained network of the checkpoint's architecture; None where that is not known."""
+    import torch
+
+    from certify.errors import CertifyError
+
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return None if header is None else _factory(header, train)()
+        except CertifyError:
+            return None
+
+
+def _refuse_denoised(network: Any) -> None:
+    from certify.denoising import behind_denoiser
+    from certify.errors import InvalidSetting
+
+    if behind_denoiser(network) is not None:
+        raise InvalidSetting(
+            "--pac-bayes has no form for a classifier behind a denoiser",
+            why="it trains fresh networks of one architecture, and the denoiser in front was fitted to data",
+            remedy="leave it out, or bound the classifier alone: certify bounds --model CLASSIFIER",
+        )
+
+
 def _factory(header: Any, train: Dataset):
     """Fresh networks of the checkpoint's architecture."""
     from certify import registry
@@ -198,16 +216,15 @@ def _factory(header: Any, train: Dataset):
 def _class_bounds(
     data: str, root: Path | None, weight_radius: float, points: int, draws: int, delta: float, seed: int
 ) -> dict[str, Any]:
-    import torch
-
     import analysis
+    from analysis.streams import stream
     from certify import data as datasets
 
     sample = datasets.load(data, split="train", root=root, limit=points)
     rows = []
     for norm in (1, 2, math.inf):
         cls = analysis.Linear(norm=norm, radius=weight_radius)
-        generator = torch.Generator().manual_seed(seed)
+        generator = stream(seed, f"class of norm {norm}")
         rows.append(
             analysis.empirical_rademacher(cls, sample.x, draws=draws, delta=delta, generator=generator)
         )
@@ -238,8 +255,10 @@ def _print(document: dict[str, Any]) -> None:
             r["predictor"].removeprefix("class: "), r["name"], f"{r['value']:.4g}", beside, r["validity"]
         )
     common.tables().print(table)
+    if says := document.get("held_out", {}).get("says"):
+        print(f"test points: {says}")
     if "left_out" in document:
-        print(f"left out: {document['left_out']}")
+        common.say(f"left out: {document['left_out']}")
     if gap := document.get("residual_gap"):
         along = gap.get("attack_path", {}).get("largest")
         print(

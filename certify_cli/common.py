@@ -8,14 +8,19 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
+from certify_cli.main import INTERRUPTED
+
 if TYPE_CHECKING:
     from certify.data import Dataset
+
+#: Where a verb writes nothing before its end, or its files whole or not at all.
+ATTACKS_KEPT = "what was attacked so far is stored in {place}; the same command goes on from there"
+AGAIN = "nothing half done was kept; the same command begins again"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +35,11 @@ Sigma = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option("--data", help="Name, .npz file or image folder. Default: the checkpoint's data set."),
+    typer.Option("--data", help="Name, file or image folder. Default: the checkpoint's data set."),
+]
+Label = Annotated[
+    str | None,
+    typer.Option("--label", help="Label column of a .csv file; FILE.csv:COLUMN says the same."),
 ]
 DataRoot = Annotated[
     Path | None,
@@ -42,6 +51,15 @@ Split = Annotated[str, typer.Option("--split", help="Split of the data set.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N inputs.")]
 Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out the first K inputs.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the run; any whole number.")]
+RunSeed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        min=0,
+        show_default=False,
+        help="Seed of the noise. Default: 128 random bits, drawn and recorded; a run that goes on keeps its.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 Arch = Annotated[
@@ -59,27 +77,43 @@ Trust = Annotated[
 RunDir = Annotated[Path, typer.Argument(help="Run directory, such as runs/demo.", show_default=False)]
 
 
-def guarded(verb: Callable[P, R]) -> Callable[P, R]:
-    """Turn a known error into its message on stderr and its exit code."""
+def guarded(verb: Callable[P, R], *, kept: str = AGAIN) -> Callable[P, R]:
+    """Turn a known error, and Ctrl-C, into its message on stderr and its exit code.
+
+    ``kept``: what an interrupted verb leaves and how to go on, where it does not say so itself
+    (``certify.interruption``).
+    """
 
     @functools.wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        from certify import siblings
-        from certify.errors import CertifyError
-        from certify.files.safe import refuse_unsafe_environment
-
         try:
-            refuse_unsafe_environment()
-            siblings.check()
-            return verb(*args, **kwargs)
-        except CertifyError as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from error
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
+            return _explained(verb, *args, **kwargs)
+        except KeyboardInterrupt as stopped:
+            print(f"\ninterrupted: {getattr(stopped, 'kept', kept)}", file=sys.stderr)
+            end = typer.Exit(INTERRUPTED)
+            end.told = True  # type: ignore[attr-defined]  # read by certify_cli.main
+            raise end from None
 
     return run
+
+
+def _explained(verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    from certify import siblings
+    from certify.errors import CertifyError
+    from certify.files.safe import refuse_unsafe_environment
+    from certify.files.text import printable
+
+    try:
+        refuse_unsafe_environment()
+        siblings.check()
+        return verb(*args, **kwargs)
+    except CertifyError as error:
+        what, why, remedy = (printable(part) for part in (error.what, error.why, error.remedy))
+        print(f"{type(error).__name__}: {what}\n  why: {why}\n  do:  {remedy}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from error
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
 
 
 def pick_device(name: str) -> str:
@@ -135,22 +169,29 @@ def open_model(
     arch: str | None = None,
     arch_args: str | None = None,
     trust: bool = False,
+    entry: str | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+    label: str | None = None,
     pixels: bool = False,
 ) -> tuple[Any, Dataset]:
     """The network in ``path`` and the data set asked for, or the one that its header names.
 
     A network named with --arch and a data set named with --data complete each other: classes and
-    shape of the data build the network. Only a verb that knows ``pixels`` gets a segmenter.
+    shape of the data build the network. ``mean`` and ``std`` put normalisation in front of it. Only a verb
+    that knows ``pixels`` gets a segmenter.
     """
-    import certify
+    from certify_cli import models
 
+    normalise = models.normalisation(mean, std)
     arguments = json_object(arch_args, "--arch-args")
     where = "cpu" if path.suffix == ".onnx" and device == "auto" else pick_device(device)
-    part: dict[str, Any] = {"split": split, "root": root, "limit": limit, "skip": skip}
+    part: dict[str, Any] = {"split": split, "root": root, "limit": limit, "skip": skip, "label": label}
     found = open_data(None, data, **part) if arch is not None and data is not None else None
-    network = certify.load(
-        path, device=where, arch=arch, arguments=arguments, data=found, trust_model_file=trust
-    )
+    network = models.load(
+        path, device=where, data=found, entry=entry, normalise=normalise, trust=trust,
+        arch=arch, arguments=arguments,
+    )  # fmt: skip
     header = getattr(network, "certify_header", None)
     dataset = check_fit(found, header, data) if found is not None else open_data(header, data, **part)
     refuse_segmenter(header, dataset, pixels=pixels)
@@ -184,11 +225,16 @@ def open_data(
     root: Path | None,
     limit: int | None,
     skip: int,
+    label: str | None = None,
     download: bool = False,
 ) -> Dataset:
-    """The data set asked for, or the one the checkpoint's header names; its shape must fit the model."""
+    """The data set asked for, or the one the checkpoint's header names; its shape must fit the model.
+
+    What its reader decided is printed on stderr.
+    """
     from certify import data
     from certify.errors import InvalidSetting
+    from certify.files.text import printable
 
     if name is None:
         name = header.dataset.get("name") if header is not None else None
@@ -196,9 +242,11 @@ def open_data(
         raise InvalidSetting(
             "no data set given",
             why="the model file names none",
-            remedy="add --data NAME or --data FILE.npz",
+            remedy="add --data NAME, --data FILE or --data FOLDER",
         )
-    found = data.load(name, split=split, root=root, limit=limit, skip=skip, download=download)
+    found = data.load(name, split=split, root=root, limit=limit, skip=skip, download=download, label=label)
+    for note in found.notes:
+        print(f"data: {printable(note)}", file=sys.stderr)
     return check_fit(found, header, name)
 
 
@@ -224,15 +272,29 @@ def shard_of(dataset: Dataset, shard: str | None) -> Dataset:
 
     if shard is None:
         return dataset
-    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    found = re.fullmatch(r"([0-9]{1,18})/([0-9]{1,18})", shard)
     i, n = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 1 <= i <= n <= len(dataset):
         raise InvalidSetting(
             f"--shard {shard!r} is not a shard",
-            why=f"it must be i/n with 1 <= i <= n <= {len(dataset)}, the number of inputs",
+            why=f"it must be i/n in the digits 0 to 9, 1 <= i <= n <= {len(dataset)}, the number of inputs",
             remedy="use --shard 1/4 to --shard 4/4 on four machines, then certify merge",
         )
     return replace(dataset, x=dataset.x[i - 1 :: n], y=dataset.y[i - 1 :: n], ids=dataset.ids[i - 1 :: n])
+
+
+def refuse_unseeded(shard: str | None, seed: int | None, place: Path) -> None:
+    """Raise InvalidSetting for a shard that would draw a seed of its own: all shards of a run share one."""
+    from certify.errors import InvalidSetting
+    from certify.seeds import drawn
+
+    alone = shard is None or shard.rpartition("/")[2].lstrip("0") == "1"
+    if seed is None and not alone and not (place / "records.sqlite").is_file():
+        raise InvalidSetting(
+            f"--shard {shard} needs --seed",
+            why="all shards of one run draw their noise from one seed, and each of them would draw another",
+            remedy=f"give every shard the same random number, for example this one: --seed {drawn().value}",
+        )
 
 
 def refuse_other_directories(run: Path) -> None:
@@ -256,38 +318,29 @@ def run_directory(run: Path):
     return read_run(run)
 
 
-def tables():
-    """The console for results (stdout)."""
-    from rich.console import Console
+def tables(*, markup: bool = False):
+    """The console for results (stdout). What it is given is shown, not obeyed, unless it is ``markup``.
 
-    return Console(highlight=False)
-
-
-@contextmanager
-def progress(description: str, total: int | None):
-    """A progress bar on stderr with rate and time left; yields ``advance(n, **fields)``.
-
-    Shown only where stderr is a terminal: logs stay readable.
+    Names of data, classes and runs may be a stranger's: brackets in them are no styles, control characters
+    stand as their codes.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.fields[note]}"),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(description, total=total, note="")
+    from certify.files.text import printable
 
-        def advance(n: float = 1, *, note: str | None = None) -> None:
-            fields: dict[str, Any] = {} if note is None else {"note": note}
-            bar.update(task, advance=n, **fields)
+    class Plain(Console):
+        def render_str(self, text: str, **how: Any):
+            lines = "\n".join(printable(line) for line in text.split("\n"))
+            return super().render_str(lines, **how)
 
-        yield advance
+    return Console(highlight=False) if markup else Plain(highlight=False, markup=False, emoji=False)
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """One line on stdout (or stderr): what a stranger wrote in it is shown, not obeyed."""
+    from certify.files.text import printable
+
+    print(printable(text), file=sys.stderr if error else sys.stdout)
 
 
 def own_network(arch: str | None) -> str:

@@ -12,16 +12,22 @@ from certify_cli import common
 if TYPE_CHECKING:
     from analysis import Ledger
     from analysis.evidence import LedgerRow
+    from certify.store import StoredRun
 
 EPILOG = "Example: certify compare runs/demo"
+KEPT = "the run keeps the comparison it had before; the same command begins again"
 
 
 def register(app: typer.Typer) -> None:
-    app.command("compare", epilog=EPILOG, rich_help_panel="Results")(common.guarded(compare))
+    app.command("compare", epilog=EPILOG, rich_help_panel="Results")(common.guarded(compare, kept=KEPT))
 
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run directory, such as runs/demo.", metavar="run")],
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Data set of the complexity claims. Default: the run's."),
+    ] = None,
     data_root: common.DataRoot = None,
     points: Annotated[int, typer.Option("--points", min=2, help="Inputs for the complexity claims.")] = 500,
     seed: common.Seed = 0,
@@ -35,7 +41,6 @@ def compare(
     Exit 1 when the evidence contradicts a theorem: then the run, not the theorem, is in doubt.
     """
     import analysis
-    from certify import data
     from certify.errors import InvalidSetting
     from certify.store import open_run
     from certify_cli.reopen import refuse_pixels
@@ -49,15 +54,16 @@ def compare(
         )
     stored = common.run_directory(run)
     refuse_pixels(stored)
-    described = stored.settings["data"]
-    sample = data.load(
-        described.get("path") or described["name"], split="train", root=data_root, limit=points
-    )
-    result = analysis.ledger(stored, points=sample.x, seed=seed)
+    sample, without = _sample(stored, data, data_root, points)
+    left_out = [*_compared(stored, data_root), *without]
+    for part in left_out:
+        common.say(part, error=True)
+    result = analysis.ledger(stored, points=sample, seed=seed)
+    document = result.to_json() | ({"left_out": left_out} if left_out else {})
     with open_run(run, stored.settings, stored.guarantee) as store:
-        store.put_document("ledger", result.to_json())
+        store.put_document("ledger", document)
     if as_json:
-        common.print_json(result.to_json())
+        common.print_json(document)
     else:
         (_print if full else _summarize)(result)
         if not full:
@@ -65,6 +71,46 @@ def compare(
         common.say_next(f"certify report {run}")
     if result.alarms:
         raise typer.Exit(1)
+
+
+def _compared(stored: StoredRun, root: Path | None) -> list[str]:
+    """Compares the run's inputs and labels with the data set that it names; says so where that is not there.
+
+    Raises EvidenceFails where they are no longer the same.
+    """
+    from certify.errors import CertifyError, EvidenceFails
+    from certify_cli.reopen import certified_part
+
+    try:
+        certified_part(stored, None, root)
+    except EvidenceFails:
+        raise
+    except CertifyError as error:
+        return [f"inputs and labels not compared with the data set: {error.what}"]
+    return []
+
+
+def _sample(stored: StoredRun, data: str | None, root: Path | None, points: int) -> tuple[Any, list[str]]:
+    """Points for the complexity claims, of the data set asked for or of the one the run names.
+
+    None, and a word on it, where there is none: the other claims need no points.
+    """
+    from certify import data as datasets
+    from certify.errors import DataNotFound, UnreadableFile
+
+    told = stored.settings.get("data")
+    described = told if isinstance(told, dict) else {}
+    name = data or described.get("path") or described.get("name")
+    if name is None:
+        why = "the run names no data set (it was imported from a log, or made in Python)"
+    else:
+        try:
+            return datasets.load(name, split="train", root=root, limit=points).x, []
+        except (DataNotFound, UnreadableFile) as error:
+            if data is not None:
+                raise
+            why = f"{error.what}: {error.why}"
+    return None, [f"complexity claims left out: {why}; add --data NAME or FILE.npz"]
 
 
 def _summarize(result: Ledger) -> None:

@@ -18,10 +18,11 @@ from certify_cli import report as report_verb
 from certify_cli import train as train_verb
 
 EPILOG = "Example: certify demo --out runs/demo"
+KEPT = "what each finished step wrote is kept; the same command goes on from there"
 
 
 def register(app: typer.Typer) -> None:
-    app.command("demo", epilog=EPILOG, rich_help_panel="Start")(common.guarded(demo))
+    app.command("demo", epilog=EPILOG, rich_help_panel="Start")(common.guarded(demo, kept=KEPT))
 
 
 def demo(

@@ -29,7 +29,7 @@ def doctor(as_json: common.AsJson = False) -> None:
         mark = {"ok": "[green]ok[/]", "missing": "[yellow]missing[/]", "problem": "[red]problem[/]"}
         for c in checks:
             table.add_row(mark[c["state"]], c["what"], c["found"], c["remedy"])
-        common.tables().print(table)
+        common.tables(markup=True).print(table)
     if any(c["state"] == "problem" for c in checks):
         raise typer.Exit(1)
 
@@ -84,6 +84,7 @@ def _optional() -> list[dict[str, str]]:
         "pyautoattack": "pip install --no-deps pyautoattack",
         "onnxruntime": "pip install 'certify-robustness[onnx]'",
         "ray": "pip install 'certify-robustness[ray]'",
+        "diffusers": "pip install 'certify-robustness[diffusers]'",
         "nbclient": "pip install 'certify-robustness[notebooks]'",
     }
     checks = [

@@ -10,10 +10,11 @@ import typer
 from certify_cli import common
 
 EPILOG = "Example: certify import log.tsv --sigma 0.25 --alpha 0.001 --n 100000 --out runs/published"
+KEPT = "a log is imported whole or not at all; the same command begins again"
 
 
 def register(app: typer.Typer) -> None:
-    app.command("import", epilog=EPILOG, rich_help_panel="Results")(common.guarded(import_log))
+    app.command("import", epilog=EPILOG, rich_help_panel="Results")(common.guarded(import_log, kept=KEPT))
 
 
 def import_log(

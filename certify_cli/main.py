@@ -1,67 +1,90 @@
-"""Entry point of the ``certify`` command."""
+"""Entry point of the ``certify`` command.
+
+It imports next to nothing before Ctrl-C is in its hands: what follows takes a second to load. (``_signal`` is
+``signal`` without its enumerations, whose import could be interrupted already.)
+"""
 
 from __future__ import annotations
 
+import _signal  # pyright: ignore[reportMissingImports]
+import os
 import sys
 
-import typer
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-from certify_cli import (
-    attack,
-    bounds,
-    compare,
-    demo,
-    doctor,
-    export,
-    import_,
-    merge,
-    plan,
-    radius,
-    report,
-    train,
-    verify,
-)
-from certify_cli.memory import keep_freed_memory
-from certify_cli.panels import Verbs, group_options
-
-app = typer.Typer(
-    name="certify",
-    cls=Verbs,
-    help="Prove, attack and bound claims about a neural network, and keep the evidence.",
-    epilog="Start with: certify demo     Every verb explains itself: certify radius --help",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-_VERBS = (
-    demo, doctor, train, plan, radius, attack, bounds, verify, compare, report, export, import_, merge,
-)  # fmt: skip
-for _verb in _VERBS:
-    _verb.register(app)
-group_options(app)
-
-
-@app.callback(invoke_without_command=True)
-def _version(
-    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
-) -> None:
-    if version:
-        import certify
-
-        print(certify.__version__)
-        raise typer.Exit()
+#: Exit status of a command that Ctrl-C ended, as shells have it: 128 + SIGINT.
+INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command; an interrupted run says how to go on."""
-    keep_freed_memory()
+    """Run the command; an interrupted one says what it keeps and how to go on."""
+    stop = _Stop()
     try:
+        from certify_cli.app import app
+        from certify_cli.memory import keep_freed_memory
+
+        keep_freed_memory()
         app(prog_name="certify")  # also for python -m certify_cli
+    except SystemExit as ended:
+        if ended.code != INTERRUPTED:
+            stop.ignore()  # all is done but the interpreter's own end
+            raise
+        # typer says nothing where it is interrupted itself; a verb has said what it keeps.
+        told = getattr(ended.__context__, "told", False)
     except KeyboardInterrupt:
-        print("\ninterrupted; what was proved is kept, the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        told = False
+    except Exception:
+        # Libraries that are interrupted while they load raise whatever they like.
+        if not stop.asked:
+            raise
+        told = False
+    else:
+        return
+    if not told:
+        print("\ninterrupted before the work began; the same command begins again", file=sys.stderr)
+    _leave()
+
+
+def _leave() -> None:
+    """End now: everything is put away, and taking torch apart would take seconds."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "ray" in sys.modules:  # it stops its own processes at the interpreter's end
+        sys.exit(INTERRUPTED)
+    os._exit(INTERRUPTED)
+
+
+class _Stop:
+    """Ctrl-C: the first one lets the verb put away what it has, a second one ends the process at once.
+
+    Whoever started the command without Ctrl-C (nohup, a shell's background jobs) keeps it so.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        if _signal.getsignal(_signal.SIGINT) not in (_signal.SIG_IGN, None):
+            _signal.signal(_signal.SIGINT, self)
+
+    def ignore(self) -> None:
+        if _signal.getsignal(_signal.SIGINT) is self:
+            _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+
+    def __call__(self, number: int, frame: Any) -> None:
+        if self.asked:
+            os.write(2, b"\ninterrupted again: stopped at once; what was stored is intact\n")
+            os._exit(INTERRUPTED)
+        self.asked = True
+        raise KeyboardInterrupt
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":  # where the command is used as a typer application
+        from certify_cli.app import app
+
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 if __name__ == "__main__":

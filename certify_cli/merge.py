@@ -21,13 +21,18 @@ def merge(
         list[Path], typer.Argument(help="Run directories that `certify radius --shard i/n` wrote.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Directory of the whole run.", show_default=False)],
+    data_root: common.DataRoot = None,
     as_json: common.AsJson = False,
 ) -> None:
-    """Put the shards of one run together; nothing is sampled again."""
+    """Put the shards of one run together; nothing is sampled again.
+
+    Shards i/n of one command show by hashes that they saw one data set; other parts are compared with it.
+    """
     from certify.store import records_digest
     from certify.store.merge import merge as join
+    from certify_cli.reopen import rows_of
 
-    run = join(shards, out, command=common.command_line())
+    run = join(shards, out, command=common.command_line(), rows=rows_of(shards[0], None, data_root))
     summary = {"run": str(out), "shards": len(shards), "inputs": len(run), "digest": records_digest(run)}
     if as_json:
         common.print_json(summary)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-_FOREIGN = ("arch", "arch_args", "trust")
+_FOREIGN = ("arch", "arch_args", "entry", "mean", "std", "trust")
 _ELSEWHERE = "Models from elsewhere"
 
 #: Verb -> panel -> names of its options in the code, in the order in which they are read.
 PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     "train": {
         "Network and data": ("arch", "arch_args", "data", "data_root", "download", "limit", "listing"),
+        "Denoiser": (
+            "denoiser", "denoiser_args", "classifier", "loss", "query_access", "surrogate", "sigmas", "start",
+        ),
         "Noise and regulariser": ("sigma", "regulariser", "options"),
         "Optimisation": (
             "epochs", "lr", "schedule", "batch_size", "optimizer", "nesterov", "weight_decay", "augment",
@@ -22,7 +27,9 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "Output": ("out", "as_json", "help"),
     },
     "plan": {
-        "Model and inputs": ("model", "data", "split", "inputs", "data_root"),
+        "Model and inputs": (
+            "model", "denoiser", "denoiser_args", "data", "label", "split", "inputs", "data_root",
+        ),
         "Noise": ("sigma", "noise", "grid"),
         "Statistics": ("alpha", "n_max", "at", "step"),
         "Pilot and machine": ("pilot", "pilot_samples", "hours", "seed", "device"),
@@ -30,7 +37,10 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "Output": ("as_json", "help"),
     },
     "radius": {
-        "Model and inputs": ("model", "data", "split", "limit", "skip", "data_root"),
+        "Model and inputs": (
+            "model", "denoiser", "denoiser_args", "pilot", "data", "label",
+            "split", "limit", "skip", "data_root",
+        ),
         "Noise and norm": ("sigma", "norm", "noise", "grid"),
         "Statistics": (
             "mode", "slack", "step", "at", "n0", "n", "correction", "scores", "alpha", "n_max", "seed",
@@ -39,8 +49,19 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "Machine": ("device", "dtype", "compiled", "batch_size", "shard", "engine", "workers", "address"),
         _ELSEWHERE: _FOREIGN,
     },
+    "population": {
+        "Model and inputs": ("model", "data", "split", "limit", "data_root"),
+        "Noise": ("sigma", "noise", "grid", "denoiser", "denoiser_args"),
+        "Statements": ("radius", "samples", "confidence", "pilot", "about", "one_pass", "shift", "seed"),
+        "Output and requirements": ("out", "require", "as_json", "help"),
+        "Machine": ("device", "dtype", "compiled", "batch_size", "shard", "engine", "workers", "address"),
+        _ELSEWHERE: _FOREIGN,
+    },
     "attack": {
-        "Model and inputs": ("model", "base", "data", "split", "limit", "skip", "data_root"),
+        "Model and inputs": (
+            "model", "base", "denoiser", "denoiser_args", "data", "label",
+            "split", "limit", "skip", "data_root",
+        ),
         "Attack": ("preset", "norm", "eps", "seed", "device"),
         _ELSEWHERE: _FOREIGN,
         "Output": ("out", "as_json", "help"),
@@ -52,9 +73,9 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "Output": ("as_json", "help"),
     },
     "verify": {
-        "Check": ("level", "model", "as_json", "help"),
-        "Fresh samples (level 3)": ("subset", "samples", "seed", "data_root", "device"),
-        _ELSEWHERE: _FOREIGN,
+        "Check": ("level", "model", "denoiser", "as_json", "help"),
+        "Fresh samples (level 3)": ("subset", "samples", "seed", "data", "data_root", "device"),
+        _ELSEWHERE: ("arch", "trust"),
     },
 }  # fmt: skip
 
@@ -78,7 +99,7 @@ def _command(panels: dict[str, tuple[str, ...]]) -> type[TyperCommand]:
 
     class Grouped(TyperCommand):
         def get_params(self, ctx: Any) -> list[Any]:
-            found = _with_types(super().get_params(ctx))
+            found = _with_types(_in_plain_digits(super().get_params(ctx)))
             for option in found:
                 if option.param_type_name == "option":
                     option.rich_help_panel = place.get(option.name, (0, None))[1]
@@ -103,3 +124,27 @@ def _with_types(parameters: list[Any]) -> list[Any]:
         elif getattr(option, "min", None) is not None:
             option.metavar = "<int>"  # the range itself stands beside it
     return parameters
+
+
+#: How a number is typed. What else Python reads as one ("1_000", digits of other scripts) is a slip.
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?|nan", re.ASCII | re.I)
+
+
+def _in_plain_digits(parameters: list[Any]) -> list[Any]:
+    """The same; numbers among their values must be typed with the digits 0 to 9."""
+    for option in parameters:
+        if not hasattr(option.process_value, "plain_digits"):
+            option.process_value = _digits_checked(option.process_value, option)
+    return parameters
+
+
+def _digits_checked(process: Callable[..., Any], option: Any) -> Callable[..., Any]:
+    def checked(ctx: Any, value: Any) -> Any:
+        found = process(ctx, value)
+        number = isinstance(found, int | float) and not isinstance(found, bool)
+        if number and isinstance(value, str) and not _NUMBER.fullmatch(value):
+            raise typer.BadParameter(f"{value!r} is not a number in the digits 0 to 9", ctx=ctx, param=option)
+        return found
+
+    checked.plain_digits = True  # type: ignore[attr-defined]  # options are read more than once
+    return checked

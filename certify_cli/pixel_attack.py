@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from certify_cli import common
+from certify_cli.common import ATTACKS_KEPT
 
 if TYPE_CHECKING:
     from attacks.dense import PixelAttack, SegmentationAttackRun
@@ -31,6 +32,7 @@ def attack_run(
 ) -> list[PixelContradiction]:  # fmt: skip
     """Attack the images of a stored run, keep the outcomes in it, and return the contradictions."""
     from certify.dense.run import SegmentationRun
+    from certify.interruption import telling
     from certify.store import open_run
     from certify_cli.reopen import reopen
 
@@ -43,7 +45,10 @@ def attack_run(
     chosen = preset or ("standard" if base else "smoothed")
     target: Any = opened.smoothed.model if base else opened.smoothed
     known = _stored_outcomes(stored, not base, threat.norm_name, threat.eps, chosen, seed)
-    with open_run(run, stored.settings, stored.guarantee) as store:
+    with (
+        telling(lambda: ATTACKS_KEPT.format(place=run)),
+        open_run(run, stored.settings, stored.guarantee) as store,
+    ):
         found = _run(target, dataset, threat, chosen, seed, known=known, on_outcome=lambda o: _keep(store, o))
         hits = [] if base else SegmentationRun.of(stored).contradictions(found)
         if not base:
@@ -56,14 +61,17 @@ def challenge(smoothed: Any, run: Any, dataset: Dataset, place: Path, *, seed: i
     """Attack certified pixels of ``run`` inside their balls and store it; EvidenceFails on a hit."""
     from attacks.dense import challenge_segmentation
     from certify.errors import EvidenceFails
+    from certify.interruption import telling
+    from certify.progress import progress
     from certify.store import open_run
 
     if not any(r.certified and r.radius > 0 for r in run.run):
         print("challenge: nothing was certified, so there is no ball to attack", file=sys.stderr)
         return
     with (
+        telling(lambda: ATTACKS_KEPT.format(place=place)),
         open_run(place, run.settings, run.guarantee) as store,
-        common.progress("challenging pixels", len(run)) as advance,
+        progress("challenging pixels", len(run)) as advance,
     ):
 
         def keep(outcome: PixelAttack) -> None:
@@ -149,8 +157,9 @@ def _run(
     on_outcome: Any = None,
 ) -> SegmentationAttackRun:  # fmt: skip
     from attacks.dense import attack_segmentation
+    from certify.progress import progress
 
-    with common.progress("attacking pixels", len(dataset.x) - len(known or {})) as advance:
+    with progress("attacking pixels", len(dataset.x) - len(known or {})) as advance:
 
         def keep(outcome: PixelAttack) -> None:
             if on_outcome is not None:

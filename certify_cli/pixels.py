@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from certify_cli import common, pixel_attack, provenance, summary
+from certify_cli.summary import show_seed
 
 if TYPE_CHECKING:
     from certify import SegmentationRun, SmoothedSegmentation
@@ -53,11 +54,12 @@ def certify_pixels(
     smoothed = _smoothed(network, sigma, dataset, **options)
     asked = {k: v for k, v in asked.items() if v is not None}
     described = provenance.provenance(
-        model, network, dataset, skip=recorded.pop("skip"), limit=recorded.pop("limit")
+        model, network, dataset, part=part, skip=recorded.pop("skip"), limit=recorded.pop("limit")
     )
     described["environment"] = recorded
     named: Any = smoothed
     place = out or provenance.default_directory(model, dataset, named, asked | {"mode": "pixels"}, described)
+    common.refuse_unseeded(recorded["shard"], asked.get("seed"), place)
     began = time.perf_counter()
     run, fresh = _certify(smoothed, part, place, asked, described)
     result = summarize(run, place) | {"fresh_inputs": fresh, "wall_seconds": time.perf_counter() - began}
@@ -68,7 +70,7 @@ def certify_pixels(
         show(result)
         summary.show_requirements(result)
     if challenge:
-        pixel_attack.challenge(smoothed, run, part, place, seed=asked.get("seed", 0) + 1)
+        pixel_attack.challenge(smoothed, run, part, place, seed=int(run.settings["seed"]) + 1)
     summary.enforce(result)
 
 
@@ -104,6 +106,8 @@ def refuse_foreign(ctx: typer.Context) -> None:
 
 def summarize(run: SegmentationRun, place: Path) -> dict[str, Any]:
     """The run in one JSON object: pixels, scores, the certified curve, cost, guarantee."""
+    from certify.inputs import interval_notes
+
     records = run.run
     settings = run.settings
     pixels = sum(int(r.details["pixels"]) for r in records)
@@ -113,7 +117,14 @@ def summarize(run: SegmentationRun, place: Path) -> dict[str, Any]:
     at = [tested] if tested is not None else [round(sigma * f, 6) for f in REPORT_AT]
     score = run.score() if run.labelled else None
     rows = [
-        {"radius": e.at, "value": e.value, "low": e.low, "high": e.high, "level": e.level}
+        {
+            "radius": e.at,
+            "value": e.value,
+            "low": e.low,
+            "high": e.high,
+            "level": e.level,
+            "robust_low": e.robust_low,
+        }
         for e in (run.certified_correct(at) if run.labelled else [])
     ]
     return {
@@ -133,6 +144,7 @@ def summarize(run: SegmentationRun, place: Path) -> dict[str, Any]:
             {"radius": r, "value": v} for r, v in zip(at, run.certified_share(at), strict=True)
         ],
         "certified_accuracy": rows,
+        "interval_notes": interval_notes(records.records, settings) if run.labelled else [],
         "samples_per_input": sum(r.samples for r in records) / max(1, len(records)),
         "settings": settings,
         "guarantee": run.guarantee,
@@ -144,6 +156,8 @@ def show(summary: dict[str, Any]) -> None:
     from math import floor
 
     from rich.table import Table
+
+    from reports.fronts import front_sentences
 
     def down(value: float) -> str:
         return f"{floor(value * 1e4) / 1e4:.4f}"
@@ -159,6 +173,8 @@ def show(summary: dict[str, Any]) -> None:
         right = ("", "") if row is None else (down(row["value"]), f"{row['low']:.3f} to {row['high']:.3f}")
         table.add_row(down(share["radius"]), down(share["value"]), *right)
     console.print(table)
+    for note in summary["interval_notes"]:
+        console.print(note)
     if summary["pixel_accuracy"] is not None:
         scores = Table(title="against the labels", title_justify="left")
         for heading in ("", "pixel accuracy", "mean IoU"):
@@ -174,6 +190,9 @@ def show(summary: dict[str, Any]) -> None:
         f"{summary['samples_per_input']:,.0f} samples per image"
     )
     console.print(f"\n{summary['guarantee']}\n")
+    for sentence in front_sentences(summary["settings"]):
+        console.print(f"{sentence}\n")
+    show_seed(summary["settings"])
     console.print(f"run directory: {summary['run']}", soft_wrap=True)
     common.say_next(f"certify report {summary['run']}")
 
@@ -197,6 +216,9 @@ def _smoothed(network: Any, sigma: float | None, dataset: Dataset, **options: An
 def _certify(
     smoothed: SmoothedSegmentation, part: Dataset, place: Path, asked: dict, described: dict
 ) -> tuple[SegmentationRun, int]:
+    from certify.interruption import telling
+    from certify.progress import progress
+
     samples = fresh = 0
 
     def on_samples(count: int) -> None:
@@ -209,7 +231,10 @@ def _certify(
         fresh += 1
         advance(1)
 
-    with common.progress("certifying pixels", len(part.x)) as advance:
+    def kept() -> str:
+        return f"{fresh} new images are certified and stored in {place}; the same command goes on from there"
+
+    with telling(kept), progress("certifying pixels", len(part.x)) as advance:
         began = time.perf_counter()
         run = smoothed.certify(
             part.x, part.y, ids=part.ids.tolist(), store=str(place), settings=described,

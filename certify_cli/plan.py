@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import common
+from certify_cli import common, denoisers, models
 
 if TYPE_CHECKING:
     from certify import Smoothed
@@ -24,6 +24,7 @@ def plan(
     model: common.Model,
     sigma: common.Sigma = None,
     data: common.Data = None,
+    label: common.Label = None,
     split: common.Split = "test",
     data_root: common.DataRoot = None,
     inputs: Annotated[
@@ -40,11 +41,16 @@ def plan(
     hours: Annotated[float, typer.Option("--hours", help="Time limit that workers are counted for.")] = 1.0,
     noise: Annotated[str, typer.Option("--noise", help="lattice, gaussian or internal.")] = "lattice",
     grid: Annotated[float | None, typer.Option("--grid", help="Step of the input lattice.")] = None,
+    denoiser: denoisers.Denoiser = None,
+    denoiser_args: denoisers.DenoiserArgs = None,
     seed: common.Seed = 0,
     device: common.Device = "auto",
     arch: common.Arch = None,
     arch_args: common.ArchArgs = None,
     trust: common.Trust = False,
+    entry: models.Entry = None,
+    mean: models.Mean = None,
+    std: models.Std = None,
     as_json: common.AsJson = False,
 ) -> None:
     """Sample a few inputs, then forecast samples, hours and workers of a full run in every mode."""
@@ -63,7 +69,13 @@ def plan(
         arch=arch,
         arch_args=arch_args,
         trust=trust,
+        entry=entry,
+        mean=mean,
+        std=std,
+        label=label,
     )
+    front = denoisers.Asked(denoiser, denoiser_args, data_root)
+    network, sigma = denoisers.with_denoiser(network, dataset, sigma, front)
     smoothed = smoothed_for(network, sigma, dataset, noise=noise, grid=grid)
     counts, rate = _pilot(smoothed, dataset, min(pilot, len(dataset)), pilot_samples, seed)
     total = inputs or len(dataset)
@@ -99,7 +111,8 @@ def plan(
         common.print_json(result)
     else:
         _print(result)
-        common.say_next(f"certify radius --model {model}{common.own_network(arch)} --mode radius")
+        again = f"{common.own_network(arch)}{denoisers.repeat(front)}"
+        common.say_next(f"certify radius --model {model}{again} --mode radius")
 
 
 def _pilot(smoothed: Smoothed, dataset: Dataset, pilot: int, samples: int, seed: int) -> tuple[Any, float]:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import attack, common, engines, pixels, provenance, summary
+from certify_cli import (
+    attack,
+    choosing,
+    common,
+    denoisers,
+    engines,
+    models,
+    pixels,
+    provenance,
+    summary,
+)
 from certify_cli.smoothed import smoothed_for
 
 if TYPE_CHECKING:
@@ -30,6 +40,7 @@ def radius(
     model: common.Model,
     sigma: common.Sigma = None,
     data: common.Data = None,
+    label: common.Label = None,
     split: common.Split = "test",
     limit: common.Limit = None,
     skip: common.Skip = 0,
@@ -75,7 +86,7 @@ def radius(
         Path | None,
         typer.Option("--out", help="Run directory; a run that is there goes on. Default: runs/<model>-..."),
     ] = None,
-    seed: common.Seed = 0,
+    seed: common.RunSeed = None,
     device: common.Device = "auto",
     dtype: Annotated[
         str, typer.Option("--dtype", help="fp32 or bf16: part of the certified classifier.")
@@ -87,6 +98,14 @@ def radius(
     challenge: Annotated[
         bool, typer.Option("--challenge", help="Attack inside every certified ball; exit 1 on a hit.")
     ] = False,
+    denoiser: denoisers.Denoiser = None,
+    denoiser_args: denoisers.DenoiserArgs = None,
+    pilot: Annotated[
+        float | None,
+        typer.Option(
+            "--pilot", help="Share of the inputs that choose among several denoisers, not certified."
+        ),
+    ] = None,
     shard: Annotated[
         str | None, typer.Option("--shard", help="i/n: every n-th input from the i-th on; see certify merge.")
     ] = None,
@@ -96,6 +115,9 @@ def radius(
     arch: common.Arch = None,
     arch_args: common.ArchArgs = None,
     trust: common.Trust = False,
+    entry: models.Entry = None,
+    mean: models.Mean = None,
+    std: models.Std = None,
     require: Annotated[
         list[str] | None,
         typer.Option("--require", help='Exit 1 unless, such as "certified@0.5>=0.9". May be repeated.'),
@@ -110,7 +132,11 @@ def radius(
     network, dataset = common.open_model(
         model, data=data, split=split, root=data_root, limit=limit, skip=skip,
         device=device, arch=arch, arch_args=arch_args, trust=trust, pixels=True,
+        entry=entry, mean=mean, std=std, label=label,
     )  # fmt: skip
+    front = denoisers.Asked(denoiser, denoiser_args, data_root)
+    chosen = choosing.pick(network, dataset, sigma, front, share=pilot)
+    network, sigma, dataset = chosen.network, chosen.sigma, chosen.dataset
     part = common.shard_of(dataset, shard)
     if dataset.task == "segmentation":
         pixels.certify_pixels(
@@ -135,15 +161,19 @@ def radius(
         dtype=dtype,
         compiled=compiled,
     )
-    described = provenance.provenance(model, network, dataset, skip=skip, limit=limit)
+    described = provenance.provenance(model, network, dataset, part=part, skip=skip, limit=limit)
     described["environment"] = {
         "shard": shard,
         "batch_size": batch_size,
         "engine": engine,
         "workers": workers,
     }
+    if chosen.record:
+        described["denoiser_choice"] = chosen.record
+        described["environment"] |= chosen.seen
     asked = {"alpha": alpha, "mode": mode, "scores": scores, "n_max": n_max, "seed": seed, **options}
     place = out or provenance.default_directory(model, dataset, smoothed, asked, described)
+    common.refuse_unseeded(shard, seed, place)
     began = time.perf_counter()
     run, fresh = _certify(smoothed, part, place, asked, described, where)
     result = summary.summarize(run, place) | {
@@ -160,7 +190,7 @@ def radius(
     _refuse_overlaps(run, dataset)
     _keep_maps(network, run, dataset, place)
     if challenge:
-        attack.challenge(smoothed, run, part, place, seed=seed + 1)
+        attack.challenge(smoothed, run, part, place, seed=int(run.settings["seed"]) + 1)
     summary.enforce(result)
 
 
@@ -205,6 +235,9 @@ def _mode_options(mode: str, given: dict[str, Any]) -> dict[str, Any]:
 def _certify(
     smoothed: Smoothed, dataset: Dataset, place: Path, asked: dict, described: dict, engine: Any
 ) -> tuple[Run, int]:
+    from certify.interruption import telling
+    from certify.progress import progress
+
     done: list[Any] = []
     samples = 0
 
@@ -217,11 +250,17 @@ def _certify(
         done.append(record)
         advance(1, note=_note(done, samples, time.perf_counter() - began))
 
-    with common.progress("certifying", len(dataset.x)) as advance:
+    def kept() -> str:
+        return (
+            f"{len(done)} new inputs of {len(dataset.x)} are certified and stored in {place}; the same "
+            "command goes on from there"
+        )
+
+    with telling(kept), progress("certifying", len(dataset.x)) as advance:
         began = time.perf_counter()
         run = smoothed.certify(
             dataset.x,
-            dataset.y,
+            dataset.labels,
             ids=dataset.ids.tolist(),
             store=str(place),
             settings=described,

@@ -41,10 +41,14 @@ def report(
 def _says(stored: Any) -> str:
     """What the page says of a run in one line: its certified accuracy at the radii of its table."""
     from certify.dense.run import is_segmentation
+    from certify.population.statements import is_population
     from reports.evidence import Evidence
     from reports.numbers import radius_down
+    from reports.population import PopulationEvidence
     from reports.segmentation import PixelEvidence
 
+    if is_population(stored.settings):
+        return "\n".join(s.statement for s in PopulationEvidence(stored).statements)
     if is_segmentation(stored.settings):
         pixels = PixelEvidence(stored)
         values = [(row.radius, row.share) for row in pixels.rows]
@@ -55,7 +59,7 @@ def _says(stored: Any) -> str:
             (radius, e.value)
             for radius, e in zip(evidence.radii, evidence.certified_accuracy(evidence.radii), strict=True)
         ]
-        what = "certified accuracy" if evidence.labelled else "certified share"
+        what = evidence.say.accuracy if evidence.labelled else evidence.say.share
         of = f"{len(evidence.run)} inputs"
     shown = ", ".join(f"{radius_down(value)} at {radius:g}" for radius, value in values)
     return f"{what} ({of}, l{stored.settings.get('norm') or '2'} radii): {shown}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,22 @@ REPORT_AT = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 def summarize(run: Run, place: Path | None) -> dict[str, Any]:
     """The run in one JSON object: counts, accuracies with intervals, cost, guarantee."""
     from certify import Status
+    from certify.inputs import interval_notes
 
     tally = {status: sum(r.status is status for r in run) for status in Status}
     labelled = len(run) > 0 and all(r.target is not None for r in run)
     sigma = run.settings["sigma"]
     estimates = run.accuracy([round(sigma * f, 6) for f in REPORT_AT]) if labelled else []
     rows = [
-        {"radius": e.at, "value": e.value, "low": e.low, "high": e.high, "level": e.level} for e in estimates
+        {
+            "radius": e.at,
+            "value": e.value,
+            "low": e.low,
+            "high": e.high,
+            "level": e.level,
+            "robust_low": e.robust_low,
+        }
+        for e in estimates
     ]
     return {
         "run": None if place is None else str(place),
@@ -35,6 +44,7 @@ def summarize(run: Run, place: Path | None) -> dict[str, Any]:
         "failed": tally[Status.FAILED],
         "clean_accuracy": rows[0]["value"] if rows else None,
         "certified_accuracy": rows,
+        "interval_notes": interval_notes(run.records, run.settings) if labelled else [],
         "mean_radius": run.mean_radius(),
         "simultaneous": _simultaneous(run) if labelled else None,
         "samples_per_input": sum(r.samples for r in run) / len(run) if len(run) else 0.0,
@@ -45,7 +55,7 @@ def summarize(run: Run, place: Path | None) -> dict[str, Any]:
 
 def _simultaneous(run: Run) -> dict[str, Any] | None:
     """Certified accuracy where all certificates hold together at the run's alpha (Bonferroni)."""
-    if run.settings["mode"] == "decide" or run.settings["scores"] != "votes":
+    if run.settings["mode"] == "decide" or run.settings.get("scores", "votes") != "votes":
         return None
     radii = run.simultaneous()
     right = [r for record, r in zip(run, radii, strict=True) if record.correct]
@@ -67,6 +77,7 @@ def formulas(run: Run) -> list[dict[str, Any]]:
 def show(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
+    from reports.fronts import front_sentences
     from reports.numbers import distance_up, radius_down
 
     console = common.tables()
@@ -78,16 +89,30 @@ def show(summary: dict[str, Any]) -> None:
         table.add_row(f"{row['radius']:g}", radius_down(row["value"]), interval)
     if table.rows:  # without true labels there is no accuracy
         console.print(table)
+    for note in summary["interval_notes"]:
+        console.print(note)
     console.print(
         f"certified {summary['certified']}, abstained {summary['abstained']}, failed {summary['failed']}; "
         f"mean radius {radius_down(summary['mean_radius'], 4)}; "
         f"{summary['samples_per_input']:,.0f} samples per input"
     )
     console.print(f"\n{summary['guarantee']}\n")
+    for sentence in front_sentences(summary["settings"]):
+        console.print(f"{sentence}\n")
     show_requirements(summary)
+    show_seed(summary["settings"])
     console.print(f"run directory: {summary['run']}", soft_wrap=True)
     arch = (summary["settings"].get("model") or {}).get("architecture")
     common.say_next(f"certify attack {summary['run']}{common.own_network(arch)}")
+
+
+def show_seed(settings: Mapping[str, Any]) -> None:
+    """The run's seed and where it came from; nothing where a run has none."""
+    from certify.seeds import recorded
+
+    if (seed := recorded(settings)) is not None:
+        how = "drawn for this run" if seed.origin == "drawn" else "as given"
+        common.tables().print(f"seed: {seed.value} ({how})", soft_wrap=True)
 
 
 def parse_gates(texts: list[str]) -> list[tuple[str, float | None, float]]:

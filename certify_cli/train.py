@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import common
+from certify_cli import common, train_denoiser
 
 if TYPE_CHECKING:
     from pdenets.training import TrainingResult
 
-EPILOG = "Example: certify train --arch convection-diffusion --data mnist --sigma 0.25 --out mnist.pt"
+EPILOG = (
+    "Example: certify train --arch convection-diffusion --data mnist --sigma 0.25 --out mnist.pt\n\n"
+    "a denoiser for a network that never saw noise: certify train --denoiser dncnn --data mnist --sigma 0.25 "
+    "--for clean.pt --out den.pt"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -57,6 +62,41 @@ def train(
         str | None,
         typer.Option("--augment", help="Images: crop-flip, crop or none. Default: by data set."),
     ] = None,
+    denoiser: Annotated[
+        str | None,
+        typer.Option("--denoiser", help="Train a denoiser instead of a classifier: dncnn, unet; heat, ..."),
+    ] = None,
+    denoiser_args: Annotated[
+        str | None,
+        typer.Option("--denoiser-args", help="JSON object for --denoiser, such as '{\"depth\": 17}'."),
+    ] = None,
+    classifier: Annotated[
+        Path | None,
+        typer.Option("--for", help="Denoiser: the classifier it will stand in front of, kept frozen."),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option("--loss", help="Denoiser: mse, stability or mse-stability (default with --for)."),
+    ] = None,
+    sigmas: Annotated[
+        str | None,
+        typer.Option(
+            "--sigmas", help="Denoiser: several noise levels in one network, such as 0.12,0.25,0.5."
+        ),
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--start", help="Denoiser: checkpoint whose weights training starts from.")
+    ] = None,
+    query_access: Annotated[
+        bool,
+        typer.Option("--query-access", help="Denoiser: ask the classifier for labels only, no gradients."),
+    ] = False,
+    surrogate: Annotated[
+        str | None,
+        typer.Option(
+            "--surrogate", help="With --query-access: the network that stands in. Default: cnn, mlp."
+        ),
+    ] = None,
     limit: common.Limit = None,
     data_root: common.DataRoot = None,
     download: Annotated[
@@ -68,16 +108,19 @@ def train(
         bool, typer.Option("--list", help="List architectures, regularisers and data sets.")
     ] = False,
     as_json: common.AsJson = False,
+    ctx: typer.Context = None,  # type: ignore[assignment]  # the command passes it, a caller need not
 ) -> None:
-    """Train a network under noise; an interrupted training goes on from its last epoch."""
+    """Train a network under noise, or a denoiser; an interrupted training goes on from its last epoch."""
     if listing:
         _list()
         return
     from certify import data as datasets
     from certify.errors import InvalidSetting
+    from certify.interruption import telling
     from pdenets.distributed import leads
     from pdenets.progress import progress_bar
     from pdenets.training import train as run_training
+    from pdenets.training_state import state_path
 
     if out is None:
         raise InvalidSetting(
@@ -85,10 +128,40 @@ def train(
             why="--out is missing",
             remedy=f"add --out {data if data.isidentifier() else 'model'}.pt",
         )
+    if denoiser is not None:
+        _refuse_network(ctx)
+        train_denoiser.run(
+            train_denoiser.Wanted(
+                denoiser, out, train_denoiser.data_of(data, classifier, typed=_typed(ctx, "data")),
+                train_denoiser.sigma_list(sigma, sigmas),
+                common.json_object(denoiser_args, "--denoiser-args"), classifier, loss, start, query_access,
+                surrogate, arch if _typed(ctx, "arch") else None, arch_args,
+                {k: v for k, v in {"epochs": epochs, "lr": lr, "batch_size": batch_size, "augment": augment,
+                                   "schedule": schedule if _typed(ctx, "schedule") else None}.items()
+                 if v is not None},
+                limit, data_root, download, seed, device,
+            ),
+            as_json=as_json,
+        )  # fmt: skip
+        return
+    _refuse_denoising(
+        {"--denoiser-args": denoiser_args, "--for": classifier, "--loss": loss, "--sigmas": sigmas,
+         "--start": start, "--query-access": query_access or None, "--surrogate": surrogate}
+    )  # fmt: skip
     chosen = {"root": data_root, "download": download, "seed": seed}
     train_data = datasets.load(data, split="train", limit=limit, **chosen)
     arguments, extra = common.json_object(arch_args, "--arch-args"), common.json_object(options, "--options")
-    with progress_bar(title=f"training {arch}") as report:
+    state = state_path(out)
+
+    def kept() -> str:
+        if state.exists():
+            return (
+                f"the training up to its last saved epoch is in {state}; the same command goes on from there"
+            )
+        return "no epoch was saved yet; the same command begins again"
+
+    bar = progress_bar(title=f"training {arch}") if leads() else nullcontext()
+    with telling(kept), bar as report:
         result = run_training(
             train_data,
             arch=arch,
@@ -111,6 +184,37 @@ def train(
         )
     if leads():
         _print(result, sigma, arch, as_json=as_json)
+
+
+def _typed(ctx: typer.Context | None, name: str) -> bool:
+    """Whether the user wrote the option, rather than leaving it to its default."""
+    source = None if ctx is None else ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _refuse_network(ctx: typer.Context | None) -> None:
+    """Options of a classifier's training that a denoiser's has no use for."""
+    from certify.errors import InvalidSetting
+
+    for name in ("regulariser", "options", "weight_decay", "optimizer", "nesterov"):
+        if _typed(ctx, name):
+            raise InvalidSetting(
+                f"--{name.replace('_', '-')} has no meaning for a denoiser",
+                why="it is trained by Adam on its own losses (--loss)",
+                remedy="leave it out",
+            )
+
+
+def _refuse_denoising(given: dict[str, Any]) -> None:
+    from certify.errors import InvalidSetting
+
+    for option, value in given.items():
+        if value is not None:
+            raise InvalidSetting(
+                f"{option} has no meaning without --denoiser",
+                why="it says how a denoiser is trained",
+                remedy="add --denoiser dncnn or another one (see --list), or leave it out",
+            )
 
 
 def _print(result: TrainingResult, sigma: float, arch: str, *, as_json: bool) -> None:
@@ -145,6 +249,7 @@ def _list() -> None:
 
     import pdenets
     from certify import data, registry
+    from pdenets.denoisers import denoiser_catalogue
     from pdenets.regularisers import REGULARISERS
 
     console = common.tables()
@@ -153,5 +258,9 @@ def _list() -> None:
     for name in registry.names():
         table.add_row(name, *described.get(name, ("registered by another package", "")))
     console.print(table)
+    denoisers = Table("denoiser", "what it is", "reference")
+    for row in denoiser_catalogue():
+        denoisers.add_row(*row)
+    console.print(denoisers)
     console.print(f"regularisers: {', '.join(REGULARISERS)}")
     console.print(f"data sets: {', '.join(data.names())}, or a .npz file")

@@ -50,6 +50,11 @@ _TABLE = (
         "Chen et al., NeurIPS 2018",
     ),
     Architecture("resnet", "ResNet-20, -32 or -110 for small images (depth)", "He et al., CVPR 2016"),
+    Architecture(
+        "cifar-resnet",
+        "ResNet-20 to -110 under the names of published CIFAR checkpoints (depth, layout akamaster or cohen)",
+        "He et al., CVPR 2016",
+    ),
     Architecture("linear", "one affine map of the flattened input", "baseline"),
     Architecture("mlp", "fully connected ReLU network (width, depth, dropout)", "baseline"),
     Architecture("cnn", "two strided 5x5 convolutions and one hidden layer (width, dropout)", "baseline"),

@@ -50,3 +50,28 @@ DEFAULTS: Mapping[str, TrainingDefaults] = {
 def defaults_for(dataset: str) -> TrainingDefaults:
     """The row of ``dataset``, or the general one."""
     return DEFAULTS.get(dataset, TrainingDefaults())
+
+
+@dataclass(frozen=True)
+class DenoisingDefaults:
+    """Epochs (of both stages together), learning rate, batch size and augmentation of a denoiser."""
+
+    epochs: int = 20
+    lr: float = 1e-3
+    batch_size: int = 128
+    augment: str = "none"
+
+
+#: Data set name -> defaults of ``pdenets.denoisers.training``.
+DENOISING: Mapping[str, DenoisingDefaults] = {
+    "mnist": DenoisingDefaults(epochs=4),
+    "fashion-mnist": DenoisingDefaults(epochs=4),
+    "cifar10": DenoisingDefaults(augment="crop-flip"),
+    "cifar100": DenoisingDefaults(augment="crop-flip"),
+    "digits": DenoisingDefaults(epochs=60, lr=2e-3, batch_size=64),
+}
+
+
+def denoising_defaults(dataset: str) -> DenoisingDefaults:
+    """The row of ``dataset``, or the general one."""
+    return DENOISING.get(dataset, DenoisingDefaults())

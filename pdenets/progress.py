@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from certify.progress import progress as shown
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -21,24 +23,15 @@ class Progress:
 
 @contextlib.contextmanager
 def progress_bar(*, title: str = "training") -> Iterator[Callable[[Progress], None]]:
-    """A callback for ``pdenets.training.train`` that draws a bar on stderr where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[losses]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    console = Console(stderr=True)
-    with Bar(*columns, console=console, refresh_per_second=2, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None, losses="")
+    """A callback for ``pdenets.training.train``: a bar on stderr, or lines where that is no terminal."""
+    with shown(title) as update:
 
         def report(p: Progress) -> None:
-            text = " ".join(f"{name} {value:.4f}" for name, value in p.losses.items())
-            if p.skipped:
-                text += f" skipped {p.skipped}"
-            done = (p.epoch - 1) * p.steps + p.step
-            bar.update(task, total=p.epochs * p.steps, completed=done, losses=text)
+            losses = " ".join(f"{name} {value:.4f}" for name, value in p.losses.items())
+            skipped = f" skipped {p.skipped}" if p.skipped else ""
+            update(
+                done=(p.epoch - 1) * p.steps + p.step, total=p.epochs * p.steps,
+                note=f"epoch {p.epoch} of {p.epochs}, {losses}{skipped}",
+            )  # fmt: skip
 
         yield report

@@ -112,9 +112,9 @@ def train(
     lr = row.lr if lr is None else lr
     batch_size = row.batch_size if batch_size is None else batch_size
     augment = row.augment if augment is None else augment
-    _check(train_data, epochs=epochs, lr=lr, batch_size=batch_size)
-    _check_steps(optimizer=optimizer, nesterov=nesterov, schedule=schedule)
-    _check_out(out)
+    check_training(train_data, epochs=epochs, lr=lr, batch_size=batch_size)
+    check_steps(optimizer=optimizer, nesterov=nesterov, schedule=schedule)
+    check_out(out)
     if val_data is None:
         train_data, val_data = hold_out(train_data, seed=seed)
     arguments = dict(arguments or {})
@@ -262,8 +262,11 @@ def _optimizer(model: nn.Module, name: str, weight_decay: float, nesterov: bool)
     return torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=weight_decay)
 
 
-def _check_out(out: Path) -> None:
-    """Refuse a place that ``checkpoints.save`` would refuse after all the work is done."""
+def check_out(out: Path) -> None:
+    """Refuse a place that ``checkpoints.save`` would refuse after all the work is done.
+
+    Raises InvalidSetting for another ending, RunNotWritable.
+    """
     if out.suffix not in (".pt", ".safetensors"):
         raise InvalidSetting(
             f"{out.name} has no known checkpoint ending",
@@ -279,7 +282,9 @@ def _check_out(out: Path) -> None:
         )
 
 
-def _check(data: Dataset, *, epochs: int, lr: float, batch_size: int) -> None:
+def check_training(data: Dataset, *, epochs: int, lr: float, batch_size: int) -> None:
+    """Raise InvalidSetting for numbers that no training can have, InvalidInput for data without labels."""
+    data.need_labels("a classifier is trained to give them")
     if epochs < 1 or batch_size < 1 or not (math.isfinite(lr) and lr > 0) or len(data) < 2:
         raise InvalidSetting(
             f"epochs = {epochs}, batch size = {batch_size}, lr = {lr} on {len(data)} inputs is no training",
@@ -288,7 +293,8 @@ def _check(data: Dataset, *, epochs: int, lr: float, batch_size: int) -> None:
         )
 
 
-def _check_steps(*, optimizer: str, nesterov: bool, schedule: str) -> None:
+def check_steps(*, optimizer: str, nesterov: bool, schedule: str) -> None:
+    """Raise InvalidSetting for an optimizer or schedule that does not exist."""
     if optimizer not in ("adam", "sgd"):
         raise InvalidSetting(
             f"optimizer {optimizer!r} is unknown",

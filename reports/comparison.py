@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from certify.dense.run import refuse_segmentation
 from certify.errors import InvalidSetting
-from certify.files import write_atomically
+from certify.files.members import write_inside
+from certify.population.statements import refuse_population
 from certify.records import Estimate
 from certify.store import read_run
 from reports.evidence import LEVEL, Evidence
@@ -18,6 +19,7 @@ from reports.html import comparison_page
 from reports.latex import comparison_table
 from reports.paired import Difference, difference, holm
 from reports.plots.overlay import MOST, overlay
+from reports.vocabulary import CLAIMED, PROVED, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Pair:
     inputs: int
     differences: tuple[Difference, ...]
     reason: str = ""
+    say: Vocabulary = PROVED
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class Comparison:
     pairs: tuple[Pair, ...]
     changed: tuple[tuple[str, tuple[str, ...]], ...]
 
+    @property
+    def say(self) -> Vocabulary:
+        """The words for all runs together: where one is claimed only, none is called proved."""
+        return _vocabulary(*self.runs)
+
     def to_json(self) -> dict[str, Any]:
         """The numbers as plain JSON types."""
         return {
@@ -51,6 +59,7 @@ class Comparison:
                 {
                     "run": e.name,
                     "inputs": len(e.run),
+                    "imported": e.imported,
                     "mean_radius": e.run.mean_radius(),
                     "certified_accuracy": [vars(a) for a in row],
                 }
@@ -100,9 +109,9 @@ def compare(runs: Sequence[Any], out: str | os.PathLike[str] | None = None) -> C
         )
     figure = overlay(found.runs)
     return CompareFiles(
-        html=write_atomically(place / "compare.html", comparison_page(found, figure)),
-        table=write_atomically(place / "compare.tex", comparison_table(found)),
-        plots=(write_atomically(place / "plots" / "overlay.svg", figure.document()),),
+        html=write_inside(place, "compare.html", comparison_page(found, figure)),
+        table=write_inside(place, "compare.tex", comparison_table(found)),
+        plots=(write_inside(place, "plots/overlay.svg", figure.document()),),
         comparison=found,
     )
 
@@ -120,6 +129,7 @@ def contrast(runs: Sequence[Evidence]) -> Comparison:
             e.settings, "there is no comparison",
             "report each run by itself, and set their certificates.csv side by side",
         )  # fmt: skip
+        refuse_population(e.settings, "there is no comparison")
     norms = {e.norm for e in runs}
     if len(norms) > 1:
         raise InvalidSetting(
@@ -143,14 +153,18 @@ def contrast(runs: Sequence[Evidence]) -> Comparison:
 def _pair(baseline: Evidence, other: Evidence, radii: Sequence[float]) -> Pair:
     """``other`` minus ``baseline`` on the inputs that both certified or tried to."""
     common = sorted(baseline.by_index.keys() & other.by_index.keys())
-    reason = _obstacle(baseline, other, common)
+    reason, say = _obstacle(baseline, other, common), _vocabulary(baseline, other)
     if reason:
-        return Pair(other.name, baseline.name, 0, (), reason)
+        return Pair(other.name, baseline.name, 0, (), reason, say)
     rows = []
     for radius in radii:
         first, second = ([_proved(e, i, radius) for i in common] for e in (other, baseline))
         rows.append(difference(first, second, radius=radius, level=LEVEL))
-    return Pair(other.name, baseline.name, len(common), tuple(rows))
+    return Pair(other.name, baseline.name, len(common), tuple(rows), say=say)
+
+
+def _vocabulary(*runs: Evidence) -> Vocabulary:
+    return CLAIMED if any(e.imported for e in runs) else PROVED
 
 
 def _proved(evidence: Evidence, index: int, radius: float) -> bool:
@@ -180,10 +194,7 @@ def _data(evidence: Evidence) -> Mapping[str, Any]:
 def _adjust(pairs: Sequence[Pair]) -> list[Pair]:
     """Holm's correction over every test of the comparison."""
     adjusted = iter(holm([d for p in pairs for d in p.differences]))
-    return [
-        Pair(p.name, p.baseline, p.inputs, tuple(next(adjusted) for _ in p.differences), p.reason)
-        for p in pairs
-    ]
+    return [replace(p, differences=tuple(next(adjusted) for _ in p.differences)) for p in pairs]
 
 
 def _changed(runs: Sequence[Evidence]) -> list[tuple[str, tuple[str, ...]]]:

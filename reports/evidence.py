@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +18,12 @@ from typing import Any
 import numpy as np
 
 from certify.bounds import binomial_interval
+from certify.chances import error_probability
+from certify.files.text import printable
 from certify.radii import formula_table
-from certify.records import Estimate, Record, Run, Status
+from certify.records import Estimate, Record, Run, Status, robust_low
 from reports.attack_groups import AttackGroup, established, grouped
+from reports.vocabulary import CLAIMED, PROVED, Vocabulary
 
 #: Confidence level of every interval over inputs (the certificates have their own alpha).
 LEVEL = 0.95
@@ -76,7 +79,8 @@ class Evidence:
 
     @property
     def alpha(self) -> float:
-        return float(self.settings["alpha"])
+        """The probability that one certificate is wrong, a transfer's share included."""
+        return error_probability(self.settings)
 
     @property
     def norm(self) -> str:
@@ -87,6 +91,11 @@ class Evidence:
         """Whether the records were copied from another tool's log."""
         return bool(self.settings.get("imported"))
 
+    @property
+    def say(self) -> Vocabulary:
+        """The words for this run's certificates."""
+        return CLAIMED if self.imported else PROVED
+
     @cached_property
     def labelled(self) -> bool:
         return len(self.run) > 0 and all(r.target is not None for r in self.run)
@@ -94,7 +103,7 @@ class Evidence:
     @property
     def classes(self) -> tuple[str, ...]:
         data = self.settings.get("data")
-        return tuple(data.get("classes") or ()) if isinstance(data, Mapping) else ()
+        return tuple(map(printable, data.get("classes") or ())) if isinstance(data, Mapping) else ()
 
     def class_name(self, label: int | None) -> str:
         if label is None:
@@ -137,7 +146,10 @@ class Evidence:
         The numbers of ``Run.accuracy``, from radii sorted once: a curve asks for hundreds of them.
         """
         n, reached = len(self.run), self._reached
-        return [_estimate(len(reached) - bisect_left(reached, x), n, x) for x in at]
+        rows = [_estimate(len(reached) - bisect_left(reached, x), n, x) for x in at]
+        if not (n and self.labelled):
+            return rows
+        return [replace(row, robust_low=robust_low(row.low, self.settings)) for row in rows]
 
     @cached_property
     def _reached(self) -> list[float]:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
+from certify.files.text import command, lines
 from reports import numbers, tables, words
 from reports.attack_groups import norm_name
 from reports.evidence import Evidence
+from reports.fronts import denoiser_of
 from reports.gallery import gallery
 from reports.svg import Figure, style_sheet
 
@@ -46,12 +48,13 @@ def page(evidence: Evidence, figures: Mapping[str, Figure]) -> str:
             left_out=(evidence.documents.get("bounds") or {}).get("left_out"),
             gap_sentence=words.gap_sentence((evidence.documents.get("bounds") or {}).get("measured_gap")),
             cost=tables.cost(evidence),
+            front=denoiser_of(evidence.settings),
             settings=flat(evidence.settings),
             figures={name: Markup(figure.inline()) for name, figure in figures.items()},
             maps=[name for name in figures if name.startswith("map-")],
             classes=tables.class_rows(evidence),
             exhibits=gallery(evidence),
-            columns=tables.INPUT_COLUMNS,
+            columns=tables.input_columns(evidence),
             inputs=script_json(tables.input_rows(evidence)),
             norm=norm_name(evidence.norm),
         )
@@ -75,6 +78,7 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     for name in (
         "radius_down",
@@ -92,9 +96,15 @@ def environment() -> jinja2.Environment:
         env.filters[name] = getattr(numbers, name)
     env.filters |= {"general": numbers.general, "count": numbers.count, "duration": numbers.seconds}
     env.filters["chip"] = lambda status: CHIPS.get(str(status), "none")
+    env.filters["command"] = command
     env.globals["points_interval"] = numbers.points_interval
     env.globals["asset"] = lambda name: Markup(style_sheet(name))
     return env
+
+
+def _shown(value: Any) -> Any:
+    """What stands on a page: text of a run without control characters, in the direction of the page."""
+    return lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def script_json(value: Any) -> Markup:

@@ -76,21 +76,22 @@ _ACCENT = {
 def latex(evidence: Evidence) -> str:
     """A float with one table; needs the package booktabs. Intervals are 95 %, over inputs."""
     rows = tables.accuracy_rows(evidence)
-    what = "Certified accuracy" if evidence.labelled else "Certified share"
+    say = evidence.say
+    what = (say.accuracy if evidence.labelled else say.share).capitalize()
     settings = (
         f"$n={len(evidence.run)}$ inputs, $\\sigma={evidence.sigma:g}$, $\\alpha={evidence.alpha:g}$, "
         f"{escape(norm_name(evidence.norm))} radius"
     )
     attacked = any(row.attacked for row in rows)
     lines = [
-        "% Needs \\usepackage{booktabs}. Certified values are rounded down, attacked ones up.",
+        "% Needs \\usepackage{booktabs}. Radii and shares are rounded down, attacked ones up.",
         "\\begin{table}[t]",
         "\\centering",
         f"\\caption{{{what} of {escape(evidence.name)} ({settings}), "
         "with 95\\,\\% Clopper--Pearson intervals.}",
         f"\\begin{{tabular}}{{r rr{' rr' if attacked else ''}}}",
         "\\toprule",
-        "Radius & Certified & Interval"
+        f"Radius & {say.certified.capitalize()} & Interval"
         + (f" & {escape(words.after_attack(evidence))} & Interval" if attacked else "")
         + r" \\",
         "\\midrule",
@@ -102,19 +103,19 @@ def latex(evidence: Evidence) -> str:
             cells += [escape(percent_up(known.value)), _interval(known)] if known else ["--", "--"]
         lines.append(" & ".join(cells) + r" \\")
     lines += ["\\bottomrule", "\\end{tabular}"]
-    mean = f"Mean certified radius {radius_down(evidence.run.mean_radius())}."
+    mean = f"Mean {say.certified} radius {radius_down(evidence.run.mean_radius())}."
     lines += [f"\\par\\smallskip\\footnotesize {escape(mean)}", "\\end{table}", ""]
     return "\n".join(lines)
 
 
 def comparison_table(comparison: Comparison) -> str:
     """Certified accuracy of every run at common radii; needs the package booktabs."""
-    names = [escape(e.name) for e in comparison.runs]
+    names = [escape(f"{e.name} (claimed)" if e.imported else e.name) for e in comparison.runs]
     lines = [
-        "% Needs \\usepackage{booktabs}. Certified values are rounded down.",
+        "% Needs \\usepackage{booktabs}. Values are rounded down.",
         "\\begin{table}[t]",
         "\\centering",
-        "\\caption{Certified accuracy with 95\\,\\% Clopper--Pearson intervals.}",
+        f"\\caption{{{comparison.say.accuracy.capitalize()} with 95\\,\\% Clopper--Pearson intervals.}}",
         f"\\begin{{tabular}}{{r{' rr' * len(names)}}}",
         "\\toprule",
         "Radius" + "".join(f" & \\multicolumn{{2}}{{c}}{{{name}}}" for name in names) + r" \\",

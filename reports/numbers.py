@@ -163,4 +163,6 @@ def _fixed(value: float | None, digits: int, rounding: str, scale: int = 1) -> s
         return "∞" if value > 0 else "−∞"
     exact = Decimal(repr(float(value))) * scale
     text = str(exact.quantize(Decimal(1).scaleb(-digits), rounding=rounding))
+    if not text.strip("-0."):  # a zero has no sign
+        text = text.removeprefix("-")
     return text.replace("-", "−")

@@ -10,9 +10,10 @@ from typing import Any
 
 from certify.dense.run import is_segmentation
 from certify.errors import InvalidSetting
-from certify.files import write_atomically
+from certify.files.members import write_inside
+from certify.population.statements import is_population
 from certify.store import read_run
-from reports import segmentation
+from reports import population, segmentation
 from reports.card import card
 from reports.evidence import Evidence
 from reports.html import page
@@ -53,19 +54,23 @@ def build(run: Any, out: str | os.PathLike[str] | None = None) -> ReportFiles:
             why="the run was not read from a directory and no directory was given",
             remedy="pass out=DIRECTORY",
         )
-    found = segmentation.parts(stored) if is_segmentation(stored.settings) else _parts(stored)
+    found = _parts(stored)
     return ReportFiles(
-        html=write_atomically(place / "report.html", found.html),
-        table=write_atomically(place / "table.tex", found.table),
-        card=write_atomically(place / "card.md", found.card),
+        html=write_inside(place, "report.html", found.html),
+        table=write_inside(place, "table.tex", found.table),
+        card=write_inside(place, "card.md", found.card),
         plots=tuple(
-            write_atomically(place / "plots" / f"{name}.svg", figure.document())
+            write_inside(place, f"plots/{name}.svg", figure.document())
             for name, figure in found.figures.items()
         ),
     )
 
 
 def _parts(stored: Any) -> segmentation.Parts:
+    if is_segmentation(stored.settings):
+        return segmentation.parts(stored)
+    if is_population(stored.settings):
+        return population.parts(stored)
     evidence = Evidence.of(stored)
     figures = draw(evidence)
     return segmentation.Parts(page(evidence, figures), latex(evidence), card(evidence), figures)

@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from certify.chances import at_least, at_most, error_probability
 from certify.dense.run import SegmentationRun, SegmentationScore
+from certify.files.text import markdown, printable
+from certify.inputs import interval_notes
+from certify.laws import law_of
 from certify.records import Estimate
 from reports.attack_groups import norm_name
+from reports.card import made_by
+from reports.fronts import denoiser_of, front_sentences
 from reports.html import environment, flat
 from reports.latex import escape
 from reports.numbers import count, percent_down, percent_interval, percent_up, plain, radius_short
@@ -42,7 +48,7 @@ class PixelEvidence:
         self.settings: Mapping[str, Any] = stored.settings
         self.options: Mapping[str, Any] = stored.settings["mode_options"]
         self.sigma = float(stored.settings["sigma"])
-        self.alpha = float(stored.settings["alpha"])
+        self.alpha = error_probability(stored.settings)
         self.norm = norm_name(str(stored.settings.get("norm") or "2"))
         self.records = list(stored.run)
         self.labelled = self.run.labelled
@@ -56,7 +62,8 @@ class PixelEvidence:
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, or their numbers."""
-        named = tuple((self.settings.get("data") or {}).get("classes") or ())
+        data = self.settings.get("data")
+        named = tuple(map(printable, (data.get("classes") if isinstance(data, Mapping) else None) or ()))
         many = int(self.settings["num_classes"])
         return named if len(named) == many else tuple(map(str, range(many)))
 
@@ -145,6 +152,7 @@ def page(evidence: PixelEvidence, figures: Mapping[str, Figure]) -> str:
             panels=shown,
             key=list(zip(evidence.classes, colours(len(evidence.classes)), strict=True)),
             table=[r for r in evidence.records if r.details.get("pixels")],
+            front=denoiser_of(evidence.settings),
             settings=flat(evidence.settings),
             samples=sum(r.samples for r in evidence.records),
             seconds=sum(r.seconds for r in evidence.records),
@@ -181,7 +189,7 @@ def headline_details(evidence: PixelEvidence) -> list[str]:
     )
     lines = [
         f"Image by image, all its certified pixels hold together with probability at least "
-        f"{1 - evidence.alpha:g}: {how}."
+        f"{at_least(evidence.alpha)}: {how}."
     ]
     if evidence.pixels:
         left = percent_up(evidence.abstaining / evidence.pixels)
@@ -199,7 +207,8 @@ def says(evidence: PixelEvidence) -> list[str]:
         f"moved within the {evidence.norm} ball: an attacker who spends everything on one pixel changes "
         "neither that pixel nor any other certified one.",
         f"Over {count(n)} images the probability that some image has a wrong certified pixel is at most "
-        f"{expected:g}.",
+        f"{at_most(expected)}.",
+        *front_sentences(evidence.settings),
     ]
 
 
@@ -210,9 +219,10 @@ def omits(evidence: PixelEvidence) -> list[str]:
         "One call of the model on a clean image has no certificate; its scores are shown for comparison.",
         "The intervals over images speak of the images' population; they are Student's, an approximation.",
         "The run directory is hashed, not signed.",
+        *interval_notes(evidence.records, evidence.settings),
     ]
-    if str(evidence.settings.get("noise", "lattice")) != "lattice":
-        lines.insert(0, "This noise assumes exact real arithmetic; lattice noise does not.")
+    if caveat := law_of(evidence.settings).caveat:
+        lines.insert(0, caveat)
     return lines
 
 
@@ -241,7 +251,7 @@ def table(evidence: PixelEvidence) -> str:
     """The certified shares as a LaTeX float (booktabs)."""
     settings = (
         f"{count(len(evidence.records))} images, $\\sigma={evidence.sigma:g}$, $\\alpha={evidence.alpha:g}$ "
-        f"per image, {evidence.options['correction'].capitalize()}"
+        f"per image, {escape(str(evidence.options.get('correction')).capitalize())}"
     )
     lines = [
         "% Needs \\usepackage{booktabs}. Certified values are rounded down.",
@@ -294,9 +304,7 @@ def card(evidence: PixelEvidence) -> str:
         ]  # fmt: skip
     if evidence.attacks.rows or evidence.attacks.challenged[1]:
         lines += ["", attacked(evidence)]
-    lines += ["", "### Guarantee", "", f"> {' '.join(evidence.run.guarantee.split())}", ""]
-    lines += [f"- {s}" for s in says(evidence)]
-    lines += ["", "Not claimed:", ""] + [f"- {s}" for s in omits(evidence)]
-    if evidence.settings.get("command"):
-        lines += ["", "```", str(evidence.settings["command"]), "```"]
-    return "\n".join(lines) + "\n"
+    lines += ["", "### Guarantee", "", f"> {markdown(evidence.run.guarantee)}", ""]
+    lines += [f"- {markdown(s)}" for s in says(evidence)]
+    lines += ["", "Not claimed:", ""] + [f"- {markdown(s)}" for s in omits(evidence)]
+    return "\n".join([*lines, *made_by(evidence.settings.get("command"))]) + "\n"

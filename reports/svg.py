@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
+from certify.files.text import printable
+
 Pair = tuple[float, float]
 
 #: A figure up to this width stays readable on a phone without scrolling.
@@ -32,7 +34,7 @@ class Figure:
 
     def add(self, tag: str, css: str = "", content: str | None = None, **attributes: object) -> None:
         """One element; numbers are written with two decimals, content is escaped."""
-        inner = "" if content is None else html.escape(content, quote=False)
+        inner = "" if content is None else _text(content)
         self.parts.append(f"<{tag}{_attributes(css, attributes)}>{inner}</{tag}>")
 
     def label(self, x: float, y: float, content: str, css: str = "", anchor: str = "start") -> None:
@@ -48,11 +50,11 @@ class Figure:
     def box(self, x: float, y: float, width: float, height: float, css: str, note: str) -> None:
         """A bar with a tooltip."""
         head = _attributes(css, {"x": x, "y": y, "width": width, "height": height})
-        self.parts.append(f"<rect{head}><title>{html.escape(note, quote=False)}</title></rect>")
+        self.parts.append(f"<rect{head}><title>{_text(note)}</title></rect>")
 
     def mark(self, x: float, y: float, css: str, note: str, *, r: float = 3.4, shape: str = "circle") -> None:
         """A data point with a tooltip."""
-        tip = f"<title>{html.escape(note, quote=False)}</title>"
+        tip = f"<title>{_text(note)}</title>"
         if shape == "circle":
             head, tag = _attributes(css, {"cx": x, "cy": y, "r": r}), "circle"
         else:
@@ -62,12 +64,12 @@ class Figure:
 
     def inline(self) -> str:
         """For the page: themed by its style sheet."""
-        return self._wrap(f'role="img" aria-label="{html.escape(f"{self.title}. {self.text}")}"', "")
+        return self._wrap(f'role="img" aria-label="{_text(f"{self.title}. {self.text}")}"', "")
 
     def document(self) -> str:
         """A file of its own: palette, title and description inside."""
         head = (
-            f"<title>{html.escape(self.title)}</title><desc>{html.escape(self.text)}</desc>"
+            f"<title>{_text(self.title)}</title><desc>{_text(self.text)}</desc>"
             f"<style>{style_sheet('palette.css')}{style_sheet('plot.css')}</style>"
             '<rect class="paper" width="100%" height="100%"/>'
         )
@@ -158,6 +160,11 @@ def _share(value: float, limits: Pair) -> float:
     return min(1.0, max(0.0, (value - low) / (high - low)))
 
 
+def _text(text: str) -> str:
+    """Text for XML, which has no control characters."""
+    return html.escape(printable(text))
+
+
 def _number(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
@@ -165,6 +172,6 @@ def _number(value: float) -> str:
 def _attributes(css: str, attributes: dict[str, object]) -> str:
     out = f' class="{css}"' if css else ""
     for key, value in attributes.items():
-        shown = _number(value) if isinstance(value, int | float) else html.escape(str(value))
+        shown = _number(value) if isinstance(value, int | float) else _text(str(value))
         out += f' {key.replace("_", "-")}="{shown}"'
     return out

@@ -11,7 +11,8 @@ from typing import Any
 from scipy import special
 
 from certify.radii import RADII
-from certify.records import Estimate, Run, Status, median_distance
+from certify.records import Estimate, Record, Run, Status, median_distance
+from certify.store.logs import printed_radius
 from reports.attack_groups import AttackGroup
 from reports.evidence import LEVEL, Evidence, verdict_of
 from reports.numbers import distance_up, radius_down
@@ -180,14 +181,26 @@ def input_rows(evidence: Evidence) -> list[list[Any]]:
                 evidence.class_name(r.target),
                 evidence.class_name(r.label) if r.certified else "–",
                 str(r.status),
-                float(radius_down(r.radius, 4)) if r.certified else None,
+                _shown_radius(evidence, r) if r.certified else None,
                 None if p.distance is None else float(distance_up(p.distance, 4)),
                 float(radius_down(r.p_lower, 5)) if r.certified else None,
                 r.samples,
-                verdict_of(p, evidence.headline_radius, clean_error=r.index in wrong),
+                evidence.say.verdict(verdict_of(p, evidence.headline_radius, clean_error=r.index in wrong)),
             ]
         )
     return rows
+
+
+def _shown_radius(evidence: Evidence, record: Record) -> float:
+    """Rounded down; what a log prints is rounded already and stands as it is."""
+    printed = printed_radius(record) if evidence.imported else None
+    return float(printed) if printed is not None else float(radius_down(record.radius, 4))
+
+
+def input_columns(evidence: Evidence) -> list[tuple[str, str]]:
+    """``INPUT_COLUMNS`` in the words of this run."""
+    word = evidence.say.certified.capitalize()
+    return [(name.replace("Certified", word), kind) for name, kind in INPUT_COLUMNS]
 
 
 #: Heading and kind ("n" for numbers) of each column of ``input_rows``.

@@ -11,9 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from certify.chances import at_most
+from certify.inputs import interval_notes
+from certify.laws import law_of
 from certify.records import Estimate, Status
 from reports.attack_groups import norm_name
 from reports.evidence import Evidence
+from reports.fronts import front_sentences
 from reports.numbers import (
     count,
     general,
@@ -53,13 +57,25 @@ def headline(evidence: Evidence) -> Headline:
     reach = (
         f"under every change of {norm} size up to {shown}." if radius > 0 else "by the smoothed classifier."
     )
-    claim = f"of {count(n)} inputs are proved to be {what} {reach}"
-    details = [
-        f"For inputs drawn like these, the {level(proved)} interval is {percent_interval(proved)}. Each "
-        f"proof is a statement about the smoothed classifier (sigma = {evidence.sigma:g}) that fails with "
-        f"probability at most {evidence.alpha:g}."
-    ]
-    details.append(_attack_sentence(evidence, radius))
+    claim = f"of {count(n)} inputs are {evidence.say.proved} to be {what} {reach}"
+    details = [f"For inputs drawn like these, the {level(proved)} interval is {percent_interval(proved)}. "]
+    if evidence.imported:
+        details[0] += (
+            "A log holds neither votes nor weights: nobody can check its claims from it. They are about a "
+            f"smoothed classifier (sigma = {evidence.sigma:g}, alpha = {evidence.alpha:g} by the import)."
+        )
+    else:
+        details[0] += (
+            f"Each proof is a statement about the smoothed classifier (sigma = {evidence.sigma:g}) that "
+            f"fails with probability at most {at_most(evidence.alpha)}."
+        )
+        if proved.robust_low is not None and radius > 0:
+            details.append(
+                f"Whether or not every proof holds, at least {percent_down(proved.robust_low)} of inputs "
+                f"drawn like these keep their true class that far (confidence {level(proved)})."
+            )
+        details += interval_notes(evidence.run.records, evidence.settings)
+        details.append(_attack_sentence(evidence, radius))
     return Headline(percent_down(proved.value), claim, tuple(details))
 
 
@@ -87,14 +103,14 @@ def _attack_sentence(evidence: Evidence, radius: float) -> str:
 
 
 def comparison_sentence(pair: Pair, radius: float) -> str:
-    """Which of two runs proves more at ``radius``, and whether the data can tell."""
+    """Which of two runs proves (or claims) more at ``radius``, and whether the data can tell."""
     if pair.reason:
         return f"{pair.name} and {pair.baseline} are not compared: {pair.reason}."
     row = next(d for d in pair.differences if d.radius == radius)
     told = f"{points(row.value)} percentage points, 95 % interval {points_interval(row.low, row.high)}"
     if row.low > 0 or row.high < 0:
         more = "more" if row.value > 0 else "fewer"
-        claim = f"{pair.name} proves {more} inputs than {pair.baseline} at radius {radius:g}"
+        claim = f"{pair.name} {pair.say.claims} {more} inputs than {pair.baseline} at radius {radius:g}"
     else:
         claim = f"At radius {radius:g} these inputs do not tell {pair.name} and {pair.baseline} apart"
     return f"{claim}: {told}."
@@ -105,7 +121,7 @@ def comparison_details(pair: Pair, radius: float) -> str:
     if pair.reason:
         return ""
     row = next(d for d in pair.differences if d.radius == radius)
-    both = f"Of {count(row.inputs)} common inputs only {pair.name} proves {count(row.only_first)}"
+    both = f"Of {count(row.inputs)} common inputs only {pair.name} {pair.say.claims} {count(row.only_first)}"
     adjusted = p_value(row.p_adjusted)
     told = (adjusted if adjusted.startswith("<") else f"= {adjusted}").replace(" ", "\u00a0")
     return (
@@ -169,12 +185,19 @@ def guarantee_says(evidence: Evidence) -> list[str]:
     """Consequences of the guarantee that a reader can use."""
     certified = evidence.number(Status.CERTIFIED)
     expected = evidence.alpha * len(evidence.run)
+    if evidence.imported:
+        return [
+            "The claims are about a smoothed classifier, which votes over noisy copies of the input, and "
+            "about each input separately.",
+            f"If they were made at alpha = {evidence.alpha:g} by a sound procedure, at most "
+            f"{general(expected, 2)} of the {count(certified)} claims are expected to be wrong.",
+        ]
     said = [
         "It is about the smoothed classifier, which votes over noisy copies of the input. It says nothing "
         "about calling the base model once on a clean input.",
         f"It holds for each input separately. Over {count(len(evidence.run))} inputs at alpha = "
-        f"{evidence.alpha:g}, at most {general(expected, 2)} wrong certificates are expected among the "
-        f"{count(certified)} issued; all of them hold together with probability at least "
+        f"{at_most(evidence.alpha)}, at most {at_most(expected, 2)} wrong certificates are expected among "
+        f"the {count(certified)} issued; all of them hold together with probability at least "
         f"{radius_down(max(0.0, 1 - expected), 3)}.",
     ]
     if evidence.norm == "2" and evidence.dim is not None and evidence.dim > 1:
@@ -182,11 +205,20 @@ def guarantee_says(evidence: Evidence) -> list[str]:
             f"An ℓ₂ radius R covers every ℓ₁ change up to R and every ℓ∞ change up to R/√{evidence.dim} "
             f"= {radius_down(1 / math.sqrt(evidence.dim), 4)} R."
         )
-    return said
+    return said + front_sentences(evidence.settings)
 
 
 def guarantee_omits(evidence: Evidence) -> list[str]:
     """What must not be read into it."""
+    if evidence.imported:
+        return [
+            "The records were copied from another tool's log: they can be plotted and compared, not "
+            "verified.",
+            "Sigma, alpha and the number of samples are what was given at the import; a log does not state "
+            "them.",
+            "Beyond the radius nothing is claimed.",
+            "The log names neither weights nor data: which model it is about is its publisher's word.",
+        ]
     omitted = [
         "Beyond the radius nothing is claimed: not proved is not broken.",
         "Other weights, preprocessing, number types or kernels are another model. The digests in the "
@@ -197,16 +229,8 @@ def guarantee_omits(evidence: Evidence) -> list[str]:
         "The run directory is hashed, not signed: a hash shows that files belong together, not that anyone "
         "vouches for them.",
     ]
-    if str(evidence.settings.get("noise", "lattice")) == "gaussian":
-        omitted.insert(
-            0,
-            "Plain Gaussian noise was used: the statement assumes exact real arithmetic. In floating point "
-            "the noisy input can leak the clean one; lattice noise closes that gap.",
-        )
-    if evidence.imported:
-        omitted.insert(
-            0, "The records were copied from another tool's log: they can be plotted, not verified."
-        )
+    if caveat := law_of(evidence.settings).caveat:
+        omitted.insert(0, caveat)
     return omitted
 
 

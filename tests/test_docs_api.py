@@ -18,8 +18,8 @@ import certify.errors
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("certify", "pdenets", "attacks", "analysis", "reports", "certify_cli")
 ERRORS = {n for n, v in vars(certify.errors).items() if inspect.isclass(v)}
-#: Dotted words in docstrings that are no Python names: an entry-point group, file names.
-NO_NAMES = {"certify.models", "certify.py", "reports.py"}
+#: Dotted words in docstrings that are no Python names: entry-point groups, file names.
+NO_NAMES = {"certify.models", "certify.denoisers", "certify.py", "reports.py"}
 
 
 def load_generator() -> ModuleType:

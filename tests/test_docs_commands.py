@@ -21,6 +21,7 @@ import typer
 from typer.testing import CliRunner
 
 from certify_cli.main import app
+from tests import published
 from tests.docs_pages import PAGES, ROOT, SHELL, Block, blocks, commands, inline_commands, words
 from tests.docs_pages import workflow_commands as steps_of
 
@@ -37,13 +38,21 @@ class Substitute:
 #: Applied to every shell command that is run, in this order.
 SMALLER = (
     Substitute(r"--data mnist\b", "--data digits", "MNIST's files are no part of the repository"),
-    Substitute(r"^certify train (?!--list)(.*)$", r"certify train \1 --epochs 1", "training takes minutes"),
+    Substitute(
+        r"^certify train (?!--list|--denoiser)(.*)$", r"certify train \1 --epochs 1", "training takes minutes"
+    ),
+    Substitute(
+        r"^certify train --denoiser (dncnn|unet)(.*)$",
+        r"certify train --denoiser \1\2 --epochs 2 --limit 200",
+        "training takes minutes; two stages need two epochs",
+    ),
     Substitute(r"(--arch unet .*)$", r"\1 --options '{}'", "one epoch of the default loss"),
     Substitute(r" --limit \d+", "", "replaced by the limit below"),
     Substitute(r"^(certify radius (?!.*unet\.pt).*)$", r"\1 --limit 4 --n-max 400", "sampling takes minutes"),
     Substitute(r"^(certify radius .*unet\.pt.*)$", r"\1 --limit 2 --n0 10 --n 60", "pixels: n0 + n samples"),
     Substitute(r"^(certify attack runs/pixels.*)$", r"\1 --limit 1", "every image is attacked alike"),
     Substitute(r"^(certify attack runs/pixels.* --base.*)$", r"\1 --preset quick", "500 steps take a minute"),
+    Substitute(r"^(certify attack runs/published).*$", r"\1 --limit 1", "every image is attacked alike"),
     Substitute(r"(--level 3.*)$", r"\1 --subset 2", "fresh samples for two inputs show the same"),
     Substitute(r'--require "certified@0.5>=0.9"', '--require "certified@0.5>=0"', "one epoch proves little"),
     Substitute(
@@ -228,13 +237,15 @@ def test_every_entry_of_the_tables_is_used_and_justified():
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory) -> Path:
-    """A folder with what a reader of any page has by then: a checkpoint and small runs of it."""
+    """A folder with what a reader of any page has by then: a checkpoint, small runs, files of others."""
     place = tmp_path_factory.mktemp("earlier")
     call(place, f"certify train --arch mlp --data digits --sigma 0.25 --epochs 6 --out {place}/ckpt.pt")
     run = f"certify radius --model {place}/ckpt.pt --limit 4 --n-max 1000 --out {place}/runs/demo"
     call(place, run)
     for name in EARLIER[2:]:
         shutil.copytree(place / "runs" / "demo", place / name)
+    published.checkpoint(place / "resnet20.th")
+    published.photos(place / "photos")
     return place
 
 

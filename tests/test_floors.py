@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "certify_cli": {"certify", "pdenets", "attacks", "analysis", "reports"},
 }
 HEAVY = {"torch", "numpy", "scipy", "pandas", "matplotlib", "statsmodels", "sklearn", "ray"}
-FILES = [path for package in SIBLINGS for path in sorted((ROOT / package).rglob("*.py"))]
+FILES = [path for package in sorted(SIBLINGS) for path in sorted((ROOT / package).rglob("*.py"))]
 
 
 def imported(node: ast.AST) -> set[str]:

@@ -23,6 +23,7 @@ from attacks.dense.target import Target, opened
 from attacks.oracle import Oracle
 from attacks.streams import Streams
 from attacks.threat import Threat
+from certify.data import gather
 from certify.dense.maps import IGNORE, PixelMaps
 from certify.dense.run import SegmentationRun
 from certify.errors import InvalidInput
@@ -58,6 +59,8 @@ def challenge_segmentation(
     ``run.contradictions(...)`` of the result must be empty. Raises InvalidInput when an image of the
     run is missing, or nothing was certified.
     """
+    given = gather(x)
+    x, ids = given.x, given.ids if ids is None else ids
     names = list(range(len(x))) if ids is None else [int(i) for i in ids]
     place = {name: k for k, name in enumerate(names)}
     claims = [r.index for r in run.run if r.certified and r.radius > 0]

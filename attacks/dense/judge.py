@@ -9,7 +9,6 @@ precision (``NetworkJudge``); or by the smoothed segmentation on noise that no s
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from torch import Tensor
 from attacks.dense.outcomes import Attempt
 from attacks.geometry import Box, distance
 from attacks.judge import TOLERANCE, _in_double, contained
+from attacks.streams import confirmation_key
 from certify.dense.maps import ABSTAIN
 from certify.dense.votes import BaseSegmenter
 from certify.errors import CertifyError
@@ -89,7 +89,9 @@ class NetworkJudge:
         if self._double is None:
             return None
         try:
-            return self._double(x[None].double()).argmax(1)[0].cpu().numpy()
+            scores = self._double(x[None].to(torch.float64, copy=True))[0]
+            found = torch.where(scores.isfinite().all(0), scores.argmax(0), ABSTAIN)
+            return found.cpu().numpy()
         except (RuntimeError, TypeError, CertifyError):  # the model fixes a dtype somewhere inside
             self._double = None
             return None
@@ -148,7 +150,7 @@ class SmoothedJudge:
         return self._votes(x, self.select, id, purpose)
 
     def _votes(self, x: Tensor, n: int, id: int, purpose: str) -> np.ndarray:
-        seed = zlib.crc32(f"pixels/{self.seed}/{purpose}".encode())
+        seed = confirmation_key(self.seed, "pixels", purpose)
         return self.g.votes(x[None].cpu(), n=n, seed=seed, ids=[id])[0]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attacks.losses import margin
+from attacks.losses import score_gap
 
 PixelLoss = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 
@@ -52,7 +52,7 @@ def jensen_shannon(logs: Tensor, label: Tensor, stake: Tensor, held: Tensor, don
 
 def lost_margins(logs: Tensor, label: Tensor, stake: Tensor, held: Tensor, done: float) -> Tensor:
     """Minus the mean margin of the pixels at stake: for one or a few of them."""
-    return -_mean(margin(logs, label), stake)
+    return -_mean(score_gap(logs, label), stake)
 
 
 def weakest_first(logs: Tensor, label: Tensor, stake: Tensor, held: Tensor, done: float) -> Tensor:
@@ -61,7 +61,7 @@ def weakest_first(logs: Tensor, label: Tensor, stake: Tensor, held: Tensor, done
     In a small ball most pixels are out of reach; a mean over all of them follows those it cannot
     change, against the few it can.
     """
-    gaps = margin(logs, label)
+    gaps = score_gap(logs, label)
     open_ = (held & stake).flatten(1)
     ranks = gaps.detach().flatten(1).masked_fill(~open_, torch.inf).argsort(1).argsort(1)
     few = (ranks < (open_.sum(1, keepdim=True) / 20).ceil()) & open_
@@ -70,7 +70,7 @@ def weakest_first(logs: Tensor, label: Tensor, stake: Tensor, held: Tensor, done
 
 def holds(logs: Tensor, label: Tensor, gap: float = 0.0) -> Tensor:
     """Pixels whose label is not less probable than another class by more than ``gap``."""
-    return margin(logs.detach().exp(), label) >= -gap
+    return score_gap(logs.detach().exp(), label) >= -gap
 
 
 def _of(logs: Tensor, label: Tensor) -> Tensor:

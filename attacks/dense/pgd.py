@@ -11,7 +11,7 @@ from torch import Tensor
 from attacks.dense.losses import PixelLoss, holds
 from attacks.dense.sources import Source
 from attacks.geometry import Box, column, inside, project, random_start, steepest
-from attacks.losses import margin
+from attacks.losses import score_gap
 from attacks.pgd import keep
 from attacks.streams import Streams
 
@@ -69,7 +69,7 @@ def pixel_pgd(
 
     def left(logs: Tensor) -> Tensor:
         pixels = (holds(logs, images.label, images.gap) & images.stake).flatten(1).sum(1)
-        gap = (margin(logs, images.label) * images.stake).flatten(1).sum(1)
+        gap = (score_gap(logs, images.label) * images.stake).flatten(1).sum(1)
         return pixels + 0.5 * torch.tanh(gap / images.stake.flatten(1).sum(1).clamp_min(1))
 
     for step in range(steps):

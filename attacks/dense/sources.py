@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attacks.oracle import Oracle
 from attacks.streams import Streams
+from attacks.under_attack import slope
 
 #: Pixels of all images of one evaluation with gradients: 256 images of 32 x 32, one of 512 x 512.
 MOST_PIXELS = 1 << 18
@@ -37,7 +38,7 @@ class Network:
         with torch.enable_grad():
             leaf = point.detach().requires_grad_()
             logs = self.oracle.differentiable(leaf).log_softmax(1)
-            (gradient,) = torch.autograd.grad(objective(logs, slice(None)).sum(), leaf)
+            gradient = slope(objective(logs, slice(None)), leaf)
         self.oracle.focus(None)
         return logs.detach(), gradient
 
@@ -77,7 +78,7 @@ class Smoothed:
             leaf = one.clone().requires_grad_()
             logs = self._log_softmax(leaf + noise, row, gradients=True)
             mean = logs.logsumexp(0, keepdim=True) - math.log(self.draws)
-            (gradient,) = torch.autograd.grad(objective(mean, slice(row, row + 1)).sum(), leaf)
+            gradient = slope(objective(mean, slice(row, row + 1)), leaf)
         return mean.detach(), gradient
 
     def _in_parts(
@@ -90,13 +91,13 @@ class Smoothed:
         with torch.enable_grad():
             probability = (mean / self.draws).clamp_min(1e-30).requires_grad_()
             logs = probability.log()
-            (slope,) = torch.autograd.grad(objective(logs, slice(row, row + 1)).sum(), probability)
+            weight = slope(objective(logs, slice(row, row + 1)), probability)
         total = torch.zeros_like(one)
         for noise in parts:
             with torch.enable_grad():
                 leaf = one.clone().requires_grad_()
                 softmax = self._log_softmax(leaf + noise, row, gradients=True).exp()
-                total += torch.autograd.grad((slope * softmax).sum() / self.draws, leaf)[0]
+                total += slope(weight * softmax / self.draws, leaf)
         return logs.detach(), total
 
     def _log_softmax(self, cloud: Tensor, row: int, *, gradients: bool) -> Tensor:

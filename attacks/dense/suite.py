@@ -20,6 +20,7 @@ from attacks.oracle import Oracle
 from attacks.streams import Streams
 from attacks.suite import _names
 from attacks.threat import Threat
+from certify.data import gather
 from certify.dense.maps import ABSTAIN, IGNORE
 
 #: What is spent where nothing else is said: fewer samples per confirmation than for one class, as each
@@ -41,7 +42,9 @@ def attack_segmentation(
     known: Mapping[int, PixelAttack] | None = None,
     on_outcome: Callable[[PixelAttack], None] | None = None,
 ) -> SegmentationAttackRun:
-    """Attack every image of ``x`` (n, channels, height, width) inside ``threat`` and judge each pixel.
+    """Attack every image of ``x`` inside ``threat`` and judge each pixel.
+
+    ``x``: (n, channels, height, width), or a loader or data set as ``certify.data.gather`` reads them.
 
     ``model``: an nn.Module or callable to scores (batch, classes, height, width), or a
     ``certify.SmoothedSegmentation``: then only a change of *its* class counts. ``y`` (n, height,
@@ -56,6 +59,8 @@ def attack_segmentation(
     Raises InvalidInput, InvalidSetting, InvalidModel.
     """
     smoothed = is_smoothed_segmentation(model)
+    given = gather(x, y)
+    x, y, ids = given.x, given.y, given.ids if ids is None else ids
     preset = preset or ("smoothed" if smoothed else "standard")
     check_dense_preset(preset, threat, smoothed=smoothed)
     budget = budget or DENSE_BUDGET

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +18,15 @@ from attacks.guard import untouched
 from attacks.oracle import Oracle
 from attacks.smoothed import on_lattice, sigma_of
 from attacks.streams import Streams
-from attacks.suite import _base_of, _like, _placed
-from certify.contract import check_inputs, check_output
+from attacks.suite import _base_of
+from attacks.under_attack import UnderAttack, placed
+from certify.contract import check_inputs
 from certify.dense.votes import BaseSegmenter
-from certify.errors import InvalidInput, InvalidModel
+from certify.errors import InvalidInput
+
+_NO_GRADIENTS = (
+    "convert it to torch (ONNX: onnx2torch.convert); there is no attack on pixels that only asks for scores"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +34,7 @@ class Target:
     """The network under attack on its device, images ``x`` and label maps ``y`` (None: none given)."""
 
     model: Any
-    base: Callable[[Tensor], Tensor]
+    base: UnderAttack
     smoothed: bool
     num_classes: int
     x: Tensor
@@ -44,7 +49,7 @@ class Target:
             )  # fmt: skip
         dtype = "fp64" if self.x.dtype == torch.float64 else "fp32"
         segmenter = BaseSegmenter(
-            self.base, num_classes=self.num_classes, spatial=self.x.shape[2:], device=self.x.device,
+            self.base.model, num_classes=self.num_classes, spatial=self.x.shape[2:], device=self.x.device,
             dtype=dtype,
         )  # fmt: skip
         return NetworkJudge(segmenter, p=p, box=box)
@@ -79,21 +84,23 @@ def opened(model: Any, x: Any, y: Any, *, bounds: Any, device: Any = None) -> It
     Raises InvalidInput and InvalidModel, the latter for a model without gradients too.
     """
     smoothed = is_smoothed_segmentation(model)
-    base = _placed(_base_of(model) if smoothed else model, model.device if smoothed else device)
-    with untouched(base):
-        like = _like(base)
-        if smoothed:
-            like = like.to(model.device)
-        probe, _ = check_inputs(x[:1], None, bounds=bounds, num_classes=2)
-        if probe.dim() != 4:
+    device = model.device if smoothed else device
+    network = placed(_base_of(model) if smoothed else model, device)
+    with untouched(network):
+        base = UnderAttack(network, device=device)
+        images, _ = check_inputs(x, None, bounds=bounds, num_classes=2)
+        if images.dim() != 4:
             raise InvalidInput(
-                f"the inputs have shape {tuple(probe.shape)}, which are no images",
+                f"the inputs have shape {tuple(images.shape)}, which are no images",
                 why="a segmentation gives a class to every pixel of (n, channels, height, width)",
                 remedy="pass images with channels first, or use attacks.attack for a classifier",
             )
-        classes = _classes(base, probe.to(like), model.num_classes if smoothed else None)
-        images, labels = check_inputs(x, y, bounds=bounds, num_classes=classes, dense=True)
-        images = images.to(like)
+        spatial, declared = tuple(images.shape[2:]), model.num_classes if smoothed else None
+        first = base.place(images[:1])
+        classes = base.check(first, spatial=spatial, classes=declared)
+        base.check_gradients(first, remedy=_NO_GRADIENTS)
+        _, labels = check_inputs(images, y, bounds=bounds, num_classes=classes, dense=True)
+        images = base.place(images)
         images = model.to_grid(images) if smoothed else images
         yield Target(model, base, smoothed, classes, images, labels)
 
@@ -101,25 +108,3 @@ def opened(model: Any, x: Any, y: Any, *, bounds: Any, device: Any = None) -> It
 def is_smoothed_segmentation(model: Any) -> bool:
     """Whether ``model`` is a smoothed segmentation (``certify.SmoothedSegmentation`` or its interface)."""
     return all(hasattr(model, name) for name in ("votes", "plain", "to_grid", "sigma", "num_classes"))
-
-
-def _classes(base: Callable[[Tensor], Tensor], probe: Tensor, declared: int | None) -> int:
-    """The number of classes that the model answers with; refuses a model that cannot be attacked."""
-    with torch.enable_grad():
-        scores = base(probe.detach().requires_grad_())
-    if not isinstance(scores, Tensor) or scores.dim() != 4 or scores.shape[1] < 2:
-        shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise InvalidModel(
-            f"the model answers {shape} to one image of shape {tuple(probe.shape)}",
-            why="an attack on pixels needs scores (batch, classes, height, width), two classes or more",
-            remedy="return one map of scores per class, or use attacks.attack for a classifier",
-        )
-    classes = declared or scores.shape[1]
-    check_output(scores, batch=1, num_classes=classes, spatial=probe.shape[2:])
-    if not scores.requires_grad:
-        raise InvalidModel(
-            "the model gives no gradients",
-            why="its scores come from outside torch or were computed under no_grad",
-            remedy="convert it to torch (ONNX: onnx2torch.convert); every attack on pixels follows gradients",
-        )
-    return classes

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from certify import registry
 from certify.arguments import measured_classes
-from certify.checkpoints.assembly import assemble
-from certify.checkpoints.header import Header, decode, encode
+from certify.checkpoints.assembly import Source, assemble, assemble_found, converted
+from certify.checkpoints.folder import weights_file
+from certify.checkpoints.header import Header, encode
+from certify.checkpoints.loaded import LeftOut, Loaded
 from certify.checkpoints.onnx_file import OnnxModel, load_onnx
-from certify.checkpoints.tensor_files import read_safetensors, to_bytes
-from certify.checkpoints.torch_archive import load_program, program_kind, read_archive, refuse_program
+from certify.checkpoints.opening import (
+    FORMAT,
+    VERSION,
+    checksum,
+    headerless,
+    is_safetensors,
+    opened,
+    own_tensors,
+    tensor_digest,
+)
 from certify.data.dataset import Dataset
-from certify.errors import ArchitectureMismatch, InvalidSetting, UnreadableFile
-from certify.files.safe import atomic_write, open_regular
+from certify.denoising import Denoised
+from certify.errors import ArchitectureMismatch, InvalidSetting
+from certify.files.safe import atomic_write
+from certify.files.tensor_files import to_bytes
+from certify.files.torch_archive import load_program, program_kind, refuse_program
 
-__all__ = ["Header", "build", "load", "model_digest", "read", "save", "tensor_digest"]
-
-FORMAT = "certify-checkpoint"
-VERSION = 1
+__all__ = ["Header", "LeftOut", "Loaded", "build", "load", "model_digest", "read", "save", "tensor_digest"]
 
 
 def save(path: str | Path, model: nn.Module | Mapping[str, Tensor], header: Header) -> None:
@@ -42,14 +54,14 @@ def save(path: str | Path, model: nn.Module | Mapping[str, Tensor], header: Head
     tensors = model.state_dict() if isinstance(model, nn.Module) else model
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = encode(header)
-    checksum = _checksum(header, tensors)
+    own = checksum(header, tensors)
     if path.suffix == ".safetensors":
-        metadata = {"format": FORMAT, "version": str(VERSION), "header": text, "checksum": checksum}
+        metadata = {"format": FORMAT, "version": str(VERSION), "header": text, "checksum": own}
         with atomic_write(path) as file:
             file.write(to_bytes(tensors, metadata))
     elif path.suffix == ".pt":
         content = {"format": FORMAT, "version": VERSION, "header": json.loads(text), "state_dict": tensors}
-        content["checksum"] = checksum
+        content["checksum"] = own
         with atomic_write(path) as file:
             torch.save(content, file)
     else:
@@ -67,14 +79,10 @@ def read(path: str | Path) -> tuple[Header, dict[str, Tensor]]:
     could run code or exhaust memory.
     """
     path = Path(path)
-    header, tensors = _content(path)
-    if header is None:
-        raise UnreadableFile(
-            f"{path} has weights but no header",
-            why="it is a bare state dict: it does not say which network it belongs to",
-            remedy="name the network: --arch module:factory (or certify.load(path, arch=...))",
-        )
-    return header, tensors
+    with opened(path) as (header, source):
+        if header is None:
+            raise headerless(path, source)
+        return header, own_tensors(source)
 
 
 def build(header: Header, state_dict: Mapping[str, Tensor], *, trusted_name: bool = False) -> nn.Module:
@@ -87,9 +95,11 @@ def build(header: Header, state_dict: Mapping[str, Tensor], *, trusted_name: boo
     """
     shapes = {"num_classes": header.num_classes, "input_shape": header.input_shape}
     model = assemble(
-        header.architecture, header.arguments, state_dict, offered=shapes, trusted_name=trusted_name
-    )
+        header.architecture, header.arguments, state_dict, offered=shapes, trusted_name=trusted_name,
+        group=registry.DENOISERS if header.task == "denoising" else registry.GROUP,
+    )  # fmt: skip
     model.certify_header = header  # type: ignore[assignment]
+    model.certify_loaded = Loaded("", converted=converted(state_dict, model.state_dict()))  # type: ignore[assignment]
     return model
 
 
@@ -100,9 +110,13 @@ def load(
     arch: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     data: Dataset | None = None,
+    entry: str | None = None,
     trust_model_file: bool = False,
 ) -> nn.Module:
     """A network ready to certify: eval mode, on ``device``, its header as ``.certify_header``.
+
+    ``path``: a ``.pt``, ``.pth``, ``.th``, ``.ckpt`` or ``.safetensors`` file of torch of any age, an ONNX
+    file, or a folder as Hugging Face writes it.
 
     A checkpoint with a header needs nothing else. ``arch`` ("module:factory" or a registered name)
     names the network of a bare state dict, called with ``arguments``, or confirms a
@@ -112,24 +126,35 @@ def load(
     files, which can run code, and believes any architecture name in the header; ``.certify_header`` is
     None where there is no header. ONNX files (``.onnx``) run by onnxruntime, and have none.
 
-    Raises as ``read`` and ``build``.
+    A bare state dict is looked for in all of the file: under any entry, with any one prefix before its names,
+    among parts that belong to training; every name and shape must fit. ``entry`` names the one to take where
+    several fit with other weights; of raw weights and their running average the raw ones are taken. What
+    was taken and what was left is ``.certify_loaded`` (``certify.checkpoints.Loaded``); a choice between
+    weights, and weights that were left, are warned about. Floating-point weights of any width become the
+    network's own type, each rounded to the nearest number of it.
+
+    Raises as ``read`` and ``build``; InvalidSetting for an entry that is not there.
     """
     path = Path(path)
     if path.suffix == ".onnx":
         _refuse_options(path, arch, arguments)
         return load_onnx(path, device)
-    program = None if _is_safetensors(path) else program_kind(path)
+    if path.is_dir():
+        path = weights_file(path)
+    program = None if is_safetensors(path) else program_kind(path)
     if program is not None:
         if not trust_model_file:
             raise refuse_program(path, program)
         model = load_program(path, program, device)
         object.__setattr__(model, "certify_header", None)
         return model
-    header, tensors = _content(path)
-    if header is None:
-        if arch is None:
-            read(path)
-        return _completed(arch or "", dict(arguments or {}), tensors, data).to(device)
+    with opened(path) as (header, source):
+        if header is None:
+            if arch is None:
+                raise headerless(path, source)
+            return _completed(arch, dict(arguments or {}), source, data, entry).to(device)
+        tensors = own_tensors(source)
+    _refuse_entry(path, entry)
     _check_overrides(path, header, arch, arguments)
     return build(header, tensors, trusted_name=arch is not None or trust_model_file).to(device)
 
@@ -137,35 +162,26 @@ def load(
 def model_digest(model: nn.Module) -> str:
     """What names a network in a run: its weights (``tensor_digest``), or an ONNX file's own SHA-256.
 
-    A network with ONNX files among its parts has the SHA-256 of both, in order.
+    A network with ONNX files among its parts has the SHA-256 of both, in order; one behind a denoiser also
+    of the denoiser's kind, settings and level (``certify.denoising``), which need not show in any weight.
     """
     if isinstance(model, OnnxModel):
         return model.file_digest
     files = [part.file_digest for part in model.modules() if isinstance(part, OnnxModel)]
+    forms = [part.form for part in model.modules() if isinstance(part, Denoised)]
     digest = tensor_digest(model.state_dict())
-    return hashlib.sha256("\n".join([digest, *files]).encode()).hexdigest() if files else digest
-
-
-def tensor_digest(state_dict: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the weights themselves: sorted name, type, shape, bytes (little-endian).
-
-    Equal weights give equal digests in any file format, under any file name.
-    """
-    sha = hashlib.sha256()
-    for name in sorted(state_dict):
-        tensor = state_dict[name].detach().cpu().contiguous()
-        kind = str(tensor.dtype).removeprefix("torch.")
-        sha.update(f"{json.dumps(name)} {kind} {list(tensor.shape)}\n".encode())
-        sha.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return sha.hexdigest()
+    parts = [digest, *files, *forms]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest() if len(parts) > 1 else digest
 
 
 def _completed(
-    arch: str, arguments: dict[str, Any], tensors: Mapping[str, Tensor], data: Dataset | None
+    arch: str, arguments: dict[str, Any], source: Source, data: Dataset | None, entry: str | None
 ) -> nn.Module:
     """The network of a bare state dict; with ``data``, described by a header as if saved with one."""
     shapes = {} if data is None else {"num_classes": data.num_classes, "input_shape": data.input_shape}
-    model = assemble(arch, arguments, tensors, offered=shapes, trusted_name=True)
+    model, loaded = assemble_found(arch, arguments, source, offered=shapes, entry=entry)
+    if loaded.doubtful and entry is None:
+        warnings.warn(f"{source.path}: {'; '.join(loaded.lines())}", LeftOut, stacklevel=3)
     header = None
     if data is not None:
         classes = measured_classes(model, data)
@@ -181,6 +197,7 @@ def _completed(
         )
         header = Header(arch, arguments, *facts)
     model.certify_header = header  # type: ignore[assignment]
+    model.certify_loaded = loaded  # type: ignore[assignment]
     return model
 
 
@@ -193,80 +210,13 @@ def _refuse_options(path: Path, arch: str | None, arguments: Mapping[str, Any] |
         )
 
 
-def _content(path: Path) -> tuple[Header | None, dict[str, Tensor]]:
-    if _is_safetensors(path):
-        metadata, tensors = read_safetensors(path)
-        if metadata.get("format") != FORMAT:
-            return None, tensors
-        _check_version(path, metadata.get("version"))
-        header = decode(metadata.get("header", ""), str(path))
-        _verify(path, header, tensors, metadata.get("checksum"))
-        return header, tensors
-    program = program_kind(path)
-    if program is not None:
-        raise refuse_program(path, program)
-    content = read_archive(path)
-    if isinstance(content, Mapping) and content.get("format") == FORMAT:
-        _check_version(path, content.get("version"))
-        header = Header.from_json(content.get("header"), str(path))
-        tensors = _state_dict(content.get("state_dict"), path)
-        _verify(path, header, tensors, content.get("checksum"))
-        return header, tensors
-    return None, _state_dict(content, path)
-
-
-def _checksum(header: Header, tensors: Mapping[str, Tensor]) -> str:
-    return hashlib.sha256(f"{encode(header)}\n{tensor_digest(tensors)}".encode()).hexdigest()
-
-
-def _verify(path: Path, header: Header, tensors: Mapping[str, Tensor], recorded: Any) -> None:
-    # A flipped bit in a weight or in the grid would change every radius without any other sign.
-    found = _checksum(header, tensors)
-    if found != recorded:
-        raise UnreadableFile(
-            f"{path} is damaged or was edited",
-            why=f"its header and weights hash to {found[:16]}..., its checksum is {str(recorded)[:16]}...",
-            remedy="copy it again from an intact source; to change a header, read the file and save it anew",
+def _refuse_entry(path: Path, entry: str | None) -> None:
+    if entry is not None:
+        raise InvalidSetting(
+            f"{path} has no entries to choose from",
+            why="it describes itself, and holds the weights of one network",
+            remedy="leave --entry out",
         )
-
-
-def _is_safetensors(path: Path) -> bool:
-    with open_regular(path, "checkpoint") as file:
-        start = file.read(9)
-    return path.suffix == ".safetensors" or (start[:2] != b"PK" and start[8:9] == b"{")
-
-
-def _check_version(path: Path, version: Any) -> None:
-    if str(version) != str(VERSION):
-        raise UnreadableFile(
-            f"{path} has checkpoint version {version}",
-            why=f"this release reads version {VERSION}",
-            remedy="install the release that wrote it, or a newer one",
-        )
-
-
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict, also one level down or saved from a parallel wrapper."""
-    if isinstance(content, Mapping):
-        for key in ("state_dict", "model_state_dict", "model"):
-            if isinstance(content.get(key), Mapping):
-                content = content[key]
-                break
-    if not isinstance(content, Mapping) or not content:
-        raise UnreadableFile(
-            f"{path} holds no state dict",
-            why=f"it contains {'nothing' if content == {} else 'a ' + type(content).__name__}",
-            remedy="write it with certify.save, or torch.save(model.state_dict(), path)",
-        )
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise UnreadableFile(
-                f"{path} holds no state dict",
-                why=f"its entry {name!r} is a {type(value).__name__}, not a tensor",
-                remedy="save the network's own weights: torch.save(model.state_dict(), path)",
-            )
-    wrapped = all(name.startswith("module.") for name in content)
-    return {name.removeprefix("module.") if wrapped else name: value for name, value in content.items()}
 
 
 def _check_overrides(

@@ -10,7 +10,7 @@ from typing import Any
 
 from certify.errors import UnreadableFile
 
-TASKS = ("classification", "segmentation")
+TASKS = ("classification", "segmentation", "denoising")
 #: A longer header is no description any more; it is parsed into memory before it is checked.
 MAX_HEADER_BYTES = 2**20
 

@@ -44,8 +44,11 @@ class OnnxModel(nn.Module):
         self.content = content
         self.file_digest = hashlib.sha256(content).hexdigest()
         self.session = _session(content, source)
-        self.input_name = _only_input(self.session, source)
-        self.output_name = _only_output(self.session, source)
+        try:
+            self.input_name = _only_input(self.session, source)
+            self.output_name = _only_output(self.session, source)
+        except UnicodeDecodeError as error:
+            raise unreadable(Path(source), KIND, "the name of an input or output is no text") from error
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from certify.answers import check_output
 from certify.arguments import measured_classes
 from certify.checkpoints import build, save
 from certify.checkpoints.header import Header
-from certify.contract import check_model, check_output
+from certify.contract import check_model
 from certify.data.dataset import Dataset
 from certify.data.loading import load as load_data
+from certify.denoising import Denoised
 from certify.errors import ArchitectureMismatch, InvalidSetting
 
 
@@ -44,6 +46,13 @@ def save_own(
     nothing is written otherwise. Raises InvalidSetting, InvalidModel, ArchitectureMismatch, and as
     ``certify.checkpoints.save``.
     """
+    if isinstance(model, Denoised):
+        raise InvalidSetting(
+            "a classifier behind a denoiser is not one checkpoint",
+            why="it has two parts, each of which describes itself and is of use alone",
+            remedy="save both, and put them together again: certify.denoised(certify.load(classifier), "
+            "certify.load(denoiser)), or --model and --denoiser",
+        )
     fixed = copy.deepcopy(model).eval()
     check_model(fixed)
     facts = _facts(fixed, data, num_classes, input_shape, bounds, grid)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from certify.checkpoints.pickle_machine import Name, RefusedPickle, run
+from certify.files.pickle_machine import Name, RefusedPickle, run
 from certify.files.safe import open_regular, unreadable, untrusted
 
 KIND = "CIFAR batch"
@@ -84,6 +84,9 @@ class _Arrays:
         if str(function) == "_codecs.encode" and len(arguments) == 2 and isinstance(arguments[0], str):
             return arguments[0].encode("latin-1")
         raise RefusedPickle(f"it calls {function} with unusual arguments")
+
+    def new(self, kind: Name, arguments: tuple[Any, ...]) -> Any:
+        raise RefusedPickle(f"it makes a {kind}")
 
     def build(self, target: Any, state: Any) -> Any:
         if isinstance(target, _Dtype):

@@ -6,11 +6,10 @@ import difflib
 import re
 from pathlib import Path
 
-from certify.data import builtin, cifar, segmentation, shapes
+from certify.data import builtin, cifar, files, segmentation, shapes, tables
 from certify.data.dataset import Dataset
 from certify.data.image_folder import image_folder
 from certify.data.mnist import mnist
-from certify.data.npz import npz
 from certify.data.pixels import Size
 from certify.data.roots import data_root
 from certify.errors import DataNotFound, InvalidSetting
@@ -18,7 +17,8 @@ from certify.errors import DataNotFound, InvalidSetting
 SPLITS = ("train", "test")
 _GENERATED = ("digits", "moons", "shapes", "shapes-noisy")
 _GREY = ("mnist", "fashion-mnist")
-_SIZED = re.compile(r"(?P<name>.+)@(?P<height>[1-9]\d{0,3})x(?P<width>[1-9]\d{0,3})")
+_TABLE = re.compile(r"(?P<file>.+\.(?:csv|tsv|CSV|TSV)):(?P<label>[^/\\]+)")
+_SIZED = re.compile(r"(?P<name>.+)@(?P<height>[1-9][0-9]{0,3})x(?P<width>[1-9][0-9]{0,3})")
 
 
 def names() -> tuple[str, ...]:
@@ -35,8 +35,12 @@ def load(
     skip: int = 0,
     download: bool = False,
     seed: int = 0,
+    label: str | None = None,
 ) -> Dataset:
-    """One split of a data set known by name, of an ``.npz`` file, or of a folder of images per class.
+    """One split of a data set known by name, of a file of arrays, of a table, or of a folder of images.
+
+    Files: ``.npz``, ``.npy`` (labels in a file beside it), tensors in ``.pt`` or ``.safetensors``,
+    ``.csv`` with a header line, whose label column is ``label`` (or "FILE.csv:COLUMN" as the name).
 
     ``root`` holds one folder per data set (default: the variable CERTIFY_DATA, then
     ~/.cache/certify). Sets of photographs may carry the size to rescale to in their name:
@@ -50,7 +54,7 @@ def load(
     can speak about.
     """
     _check(split, limit, skip)
-    name, size = _split_size(str(name_or_path))
+    name, size = _split_size(_with_label(str(name_or_path), label))
     dataset = _whole_or_part(name, size, split, data_root(root), limit, skip, download, seed)
     if len(dataset) == 0:
         raise InvalidSetting(
@@ -73,12 +77,15 @@ def _whole_or_part(
 ) -> Dataset:
     if name in segmentation.NAMES:
         return segmentation.segmentation(name, split, root, size=size, limit=limit, skip=skip)
-    path = Path(name).expanduser()
+    file, column = _split_label(name)
+    path = Path(file).expanduser()
     known = name in names()
-    if not known and path.suffix != ".npz" and path.is_dir():
+    ending = path.suffix.lower()
+    plain = ending in (*files.ENDINGS, *tables.ENDINGS)
+    if not known and not plain and path.is_dir():
         label = name if size is None else f"{name}@{size[0]}x{size[1]}"
         return image_folder(path, split, name=label, size=size, limit=limit, skip=skip)
-    if size is not None and (known or path.suffix == ".npz"):
+    if size is not None and (known or plain):
         raise InvalidSetting(
             f"{name!r} cannot be rescaled to {size[0]}x{size[1]}",
             why="its inputs have one fixed size",
@@ -94,8 +101,10 @@ def _whole_or_part(
         whole = builtin.moons(split, seed=seed)
     elif name in _GENERATED:
         whole = shapes.shapes(split, seed=seed, noisy=name == "shapes-noisy")
-    elif path.suffix == ".npz":
-        whole = npz(path, split)
+    elif ending in files.ENDINGS:
+        whole = files.array_file(path, split)
+    elif ending in tables.ENDINGS:
+        whole = tables.table(path, split, label=column, name=name)
     else:
         raise _unknown(name)
     return whole.part(skip, limit)
@@ -108,13 +117,32 @@ def _split_size(name: str) -> tuple[str, Size | None]:
     return match["name"], (int(match["height"]), int(match["width"]))
 
 
+def _split_label(name: str) -> tuple[str, str | None]:
+    """A table's file and its label column, from FILE.csv:COLUMN."""
+    match = _TABLE.fullmatch(name)
+    return (name, None) if match is None else (match["file"], match["label"])
+
+
+def _with_label(name: str, label: str | None) -> str:
+    """The name of a table with its label column in it, so that the name alone finds the same data again."""
+    if label is None:
+        return name
+    if Path(name).suffix.lower() not in tables.ENDINGS or name in names():
+        raise InvalidSetting(
+            f"--label has no meaning for {name!r}",
+            why="only tables have columns to choose from; this is none, or names its label column already",
+            remedy="leave --label out",
+        )
+    return f"{name}:{label}"
+
+
 def _unknown(name: str) -> DataNotFound:
     near = difflib.get_close_matches(name.lower(), names(), n=1)
     return DataNotFound(
         f"there is no data set {name!r}",
-        why="it is neither a known name, nor an .npz file, nor a folder",
+        why="it is neither a known name, nor a file of a known ending, nor a folder here",
         remedy=(f"did you mean {near[0]!r}? " if near else "")
-        + f"use one of {', '.join(names())}, a file written with numpy.savez(path, x=x, y=y), "
+        + f"use one of {', '.join(names())}, a file (.npz with x and y, .npy, .csv, .pt), "
         "or a folder with one sub-folder of images per class",
     )
 
@@ -126,9 +154,10 @@ def _check(split: str, limit: int | None, skip: int) -> None:
             why="data sets are read one split at a time",
             remedy=f"use {' or '.join(SPLITS)}",
         )
-    if skip < 0 or (limit is not None and limit < 1):
+    whole = all(hasattr(n, "__index__") for n in (skip, 1 if limit is None else limit))
+    if not whole or skip < 0 or (limit is not None and limit < 1):
         raise InvalidSetting(
-            f"skip = {skip}, limit = {limit} is no part of a data set",
-            why="skip must be at least 0 and limit at least 1",
+            f"skip = {skip!r}, limit = {limit!r} is no part of a data set",
+            why="skip is a whole number of at least 0, limit one of at least 1",
             remedy="leave limit out to use the whole split",
         )

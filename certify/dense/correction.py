@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from certify.bounds import binomial_lower, check_alpha, check_counts
+from certify.bounds import SMALLEST_ALPHA, binomial_lower, check_alpha, check_counts
 
 #: Relative step up after evaluating a tail; the incomplete beta function is good to about 1e-14.
 _UP = 1e-10
@@ -30,19 +30,21 @@ _UP = 1e-10
 def p_values(votes: ArrayLike, n: int, threshold: float) -> np.ndarray:
     """P(Bin(n, threshold) >= votes) for every count, rounded up: the hypothesis is p <= threshold.
 
-    ``votes``: whole numbers from 0 to n, any shape; float64 of the same shape. Raises InvalidCounts.
+    ``votes``: whole numbers from 0 to n, any shape; float64 of the same shape, never below the smallest
+    alpha that is accepted: tails beyond it are rounded up to it. Raises InvalidCounts.
     """
     found, place = _distinct(votes, n)
     tails = np.ones(len(found))
     some = found > 0
     if threshold < 1.0:
         tails[some] = special.betainc(found[some], n - found[some] + 1.0, threshold) * (1 + _UP)
-    return np.minimum(tails, 1.0)[place]
+    return np.clip(tails, SMALLEST_ALPHA, 1.0)[place]
 
 
 def holm(p: ArrayLike, alpha: float) -> np.ndarray:
     """Which hypotheses Holm's procedure rejects at family-wise level ``alpha``: a mask like ``p``."""
-    values, alpha = np.asarray(p, dtype=np.float64), check_alpha(alpha)
+    values = np.asarray(p, dtype=np.float64)
+    alpha = check_alpha(alpha, shares=max(1, values.size))
     order = np.argsort(values, axis=None, kind="stable")
     left = values.size - np.arange(values.size)
     passed = np.minimum.accumulate(values.ravel()[order] * left <= alpha)
@@ -56,7 +58,8 @@ def simultaneous_lower(votes: ArrayLike, n: int, alpha: float) -> np.ndarray:
 
     ``votes`` as in ``p_values``; float64 of the same shape, rounded down.
     """
-    level = check_alpha(alpha) / max(1, np.asarray(votes).size)
+    pixels = max(1, np.asarray(votes).size)
+    level = check_alpha(alpha, shares=pixels) / pixels
     found, place = _distinct(votes, n)
     return np.array([binomial_lower(int(k), n, level) for k in found])[place]
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from certify.bounds import check_alpha
+from certify.chances import exactly
 from certify.dense.correction import holm, p_values, simultaneous_lower
 from certify.dense.maps import MOST_VOTES
 from certify.errors import InvalidCounts, InvalidSetting
@@ -83,7 +84,8 @@ class PixelTests:
 
     def guarantee(self) -> str:
         how = (
-            f"tested at radius {self.radius:.6g}, with Holm's correction for all pixels of the image"
+            f"tested at radius {exactly(self.radius or 0.0)}, with Holm's correction for all pixels of the "
+            "image"
             if self.correction == "holm"
             else "bounded by a one-sided Clopper-Pearson bound per pixel at level alpha divided by the "
             "number of pixels (Bonferroni), which gives each pixel its own radius"

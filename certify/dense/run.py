@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from certify.dense.maps import ABSTAIN, PixelMaps, arrays_name
 from certify.errors import InvalidSetting
-from certify.records import Estimate, Record, Run
+from certify.records import Estimate, Record, Run, robust_low
 
 if TYPE_CHECKING:
     from certify.store import StoredRun
@@ -166,8 +166,9 @@ class SegmentationRun(Sequence[SegmentedImage]):
         """Share of labelled pixels that are certified with their true class at each radius.
 
         The interval is Student's over images (pixels of one image are not independent), of a ratio
-        estimator; it describes the images' population and is an approximation. It has nothing to
-        do with alpha, and is (0, 1) for a single image.
+        estimator; it describes the images' population and is an approximation, and is (0, 1) for a single
+        image. ``robust_low`` is its lower end less alpha: a bound, as approximate, on the share of
+        pixels that keep their true class everywhere within the radius, whether or not all certificates hold.
         """
         self._need_labels("certified accuracy")
         radii = np.asarray([_radius(r) for r in at])
@@ -178,7 +179,8 @@ class SegmentationRun(Sequence[SegmentedImage]):
             hits[i] = len(reached) - np.searchsorted(reached, radii)
             known[i] = image.maps.known.sum()
         found = zip(radii, hits.T, strict=True)
-        return [ratio_over_images(column, known, float(r), level) for r, column in found]
+        rows = [ratio_over_images(column, known, float(r), level) for r, column in found]
+        return [replace(row, robust_low=robust_low(row.low, self.settings)) for row in rows]
 
     def certified_share(self, at: Sequence[float] = (0.0,)) -> list[float]:
         """Share of all pixels that are certified at each radius, whatever their class."""

@@ -9,16 +9,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from certify.arguments import check_batch_size, check_ids, check_sigma, declared
+from certify.arguments import (
+    check_batch_size,
+    check_ids,
+    check_sigma,
+    count_classes,
+    declared,
+    refuse_other_task,
+)
+from certify.audits import AUDIT, audit_settings
 from certify.bounds import check_alpha
+from certify.contents import model_contents
 from certify.contract import check_inputs, check_model
-from certify.data.dataset import Dataset
+from certify.data import gather
 from certify.dense.maps import ABSTAIN, MOST_CLASSES, PixelMaps
 from certify.dense.procedure import PixelTests, make_pixel_tests
 from certify.dense.run import SegmentationRun
@@ -26,19 +36,21 @@ from certify.dense.votes import BaseSegmenter, PixelVotes, choose_batch_size
 from certify.dense.work import Work
 from certify.errors import InvalidInput, InvalidSetting
 from certify.geometry import make_geometry, norm_name, parse_norm
+from certify.guarantees import of_pixels
 from certify.identity import (
-    function_contents,
+    described,
     named,
-    of_function,
-    refuse_changed,
-    weights_digest,
     with_callers,
 )
+from certify.inputs import Rows
 from certify.noise import Noise, make_noise
 from certify.records import Record, Run
 from certify.sampling.classifier import Probe
-from certify.sampling.engine import Request, Sampler
+from certify.sampling.engine import Request, Sampler, audited_counts
+from certify.sampling.start import among, noisy_rows, probed
+from certify.seeds import Seed, settled
 from certify.store import RunStore, open_run, read_run
+from certify.unchanged import Unchanged
 
 PURPOSES = {"certify": 0, "predict": 1}
 #: Images and pixels of each whose classes are part of a segmenter's identity.
@@ -61,7 +73,7 @@ class SmoothedSegmentation:
         model: Callable[[Tensor], Tensor],
         sigma: float,
         *,
-        data: Dataset | None = None,
+        data: Any = None,
         num_classes: int | None = None,
         noise: str = "lattice",
         norm: str | float = "2",
@@ -73,23 +85,13 @@ class SmoothedSegmentation:
         compiled: bool = False,
     ) -> None:
         header = getattr(model, "certify_header", None)
-        if header is not None and header.task != "segmentation":
-            raise InvalidSetting(
-                "the model is no segmenter",
-                why=f"its checkpoint says that its task is {header.task}",
-                remedy="use certify.Smoothed",
-            )
+        refuse_other_task(header, "segmentation")
         self.sigma = check_sigma(sigma)
         check_model(model)
         self.num_classes, self.grid, self.bounds = declared(
             model, data, num_classes=num_classes, grid=grid, bounds=bounds
         )
-        if self.num_classes > MOST_CLASSES:
-            raise InvalidSetting(
-                f"a segmenter of {self.num_classes:,} classes cannot be certified",
-                why=f"the maps hold a pixel's class in 16 bits, which tell {MOST_CLASSES:,} apart",
-                remedy="merge classes, or certify a segmenter of fewer",
-            )
+        self._check_count()
         self.noise: Noise = make_noise(noise, sigma=self.sigma, grid=self.grid, bounds=self.bounds)
         self.norm = norm_name(parse_norm(norm))
         self.model = model
@@ -100,7 +102,7 @@ class SmoothedSegmentation:
         self.device = self.classifier.device
         self.batch_size = check_batch_size(batch_size)
         self.probe: Probe | None = None
-        self._made_of = weights_digest(model)
+        self._kept = Unchanged(self)
 
     # -- certificates -----------------------------------------------------------------------
 
@@ -115,13 +117,13 @@ class SmoothedSegmentation:
         correction: str | None = None,
         n0: int = 100,
         n: int = 1000,
-        seed: int = 0,
+        seed: int | None = None,
         store: RunStore | str | os.PathLike[str] | None = None,
         settings: Mapping[str, Any] | None = None,
         on_record: Callable[[Record], None] | None = None,
         on_samples: Callable[[int], None] | None = None,
     ) -> SegmentationRun:
-        """Certify the pixels of every image of ``x`` (n, channels, height, width).
+        """Certify the pixels of every image of ``x``: (n, channels, height, width), a loader or a data set.
 
         Per image, with probability >= 1 - alpha *all* its certified pixels keep their class within
         their radius. ``radius``: test this one, by Holm's correction. Without it every pixel gets a
@@ -130,23 +132,29 @@ class SmoothedSegmentation:
         class hold ``certify.contract.IGNORE``. ``ids``, ``seed`` and ``store`` as for
         ``Smoothed.certify``; a run directory also gets the maps of every image.
         """
-        x, y = check_inputs(x, y, bounds=self.bounds, num_classes=self.num_classes, dense=True)
+        given = gather(x, y)
+        self._count_classes(given.x)
+        x, y = check_inputs(given.x, given.y, bounds=self.bounds, num_classes=self.num_classes, dense=True)
         self._check_images(x, y)
-        ids = check_ids(ids, len(x))
+        ids = check_ids(given.ids if ids is None else ids, len(x))
         self.noise.prepare(x)
+        key = settled(seed, store)
         geometry = make_geometry(self.noise, norm=self.norm, dim=x[0].numel())
+        alpha = check_alpha(alpha, shares=x[0, 0].numel())
         procedure = make_pixel_tests(
-            geometry, correction=correction, radius=radius, alpha=check_alpha(alpha), n0=n0, n=n,
+            geometry, correction=correction, radius=radius, alpha=alpha, n0=n0, n=n,
             tv=self.noise.tv(x[0].numel()),
         )  # fmt: skip
-        sampler = self._sampler(x, seed=seed, purpose="certify")
-        described = with_callers(self.settings(x, procedure=procedure, seed=seed), settings)
-        guarantee = self.guarantee(procedure)
+        sampler = self._sampler(x, seed=key.value, purpose="certify")
+        rows = Rows.of(ids, x, y)
+        described = with_callers(self.settings(x, procedure=procedure, seed=key), rows.described(settings))
+        guarantee = self.guarantee(procedure, key)
         work = Work(self, x, y, ids, geometry, procedure, sampler, on_record, on_samples)
         if isinstance(store, str | os.PathLike):
-            with open_run(store, described, guarantee) as opened:
+            with open_run(store, described, guarantee, rows=rows) as opened:
                 work.into(opened)
         elif store is not None:
+            rows.refuse_other(store.run(), store.path)
             work.into(store)
         else:
             kept: dict[int, PixelMaps] = {}
@@ -159,17 +167,21 @@ class SmoothedSegmentation:
 
         A pixel whose score is not finite in a sample votes for no class in it.
         """
-        x, _ = check_inputs(x, None, bounds=self.bounds, num_classes=self.num_classes)
+        given = gather(x)
+        self._count_classes(given.x)
+        x, _ = check_inputs(given.x, None, bounds=self.bounds, num_classes=self.num_classes)
         self._check_images(x, None)
+        ids = check_ids(given.ids if ids is None else ids, len(x))
         sampler = self._sampler(x, seed=seed, purpose="predict")
         found = [
-            sampler.counts([Request(i, self.prepared(row), 0, n)])[0, :-1]
-            for i, row in zip(check_ids(ids, len(x)), x, strict=True)
+            audited_counts(sampler, [Request(i, self.prepared(row), 0, n)])[0, :-1]
+            for i, row in zip(ids, x, strict=True)
         ]
         return np.stack(found)
 
     def plain(self, x: Tensor) -> np.ndarray:
         """The base model's classes (n, height, width) on images as they are; -1 for no finite score."""
+        self._count_classes(x)
         self._check_images(x, None)
         rows = [self.classifier.vote_alone(row[None].to(self.device)) for row in x]
         found = np.stack(rows).reshape(len(x), *self.classifier.spatial)
@@ -193,7 +205,7 @@ class SmoothedSegmentation:
         """The factor that turns Phi^-1(p) into an l2 radius: sigma itself when it is isotropic."""
         return float(np.min(np.asarray(self.sigma)))
 
-    def settings(self, x: Tensor, *, procedure: PixelTests, seed: int) -> dict[str, Any]:
+    def settings(self, x: Tensor, *, procedure: PixelTests, seed: Seed) -> dict[str, Any]:
         """Everything that determines the records and maps, as JSON types."""
         shape = list(x.shape[1:])
         return {
@@ -204,20 +216,21 @@ class SmoothedSegmentation:
             "diffusion_sigma": self.sigma_scale / 2**0.5,
             "noise": self.noise.name,
             "noise_settings": self.noise.settings(),
-            "grid": self.grid if self.noise.name == "lattice" else None,
+            "grid": self.grid if self.noise.about.exact else None,
             "bounds": None if self.bounds is None else list(self.bounds),
             "scores": "votes",
             "norm": self.norm,
             "alpha": procedure.alpha,
             "mode": "fixed",
             "mode_options": procedure.settings(),
-            "seed": str(seed),
+            **seed.settings(),
             "dtype": self.classifier.dtype,
             "compiled": self.classifier.compiled,
             "num_classes": self.num_classes,
             "input_shape": shape,
             "dim": int(np.prod(shape)),
             "device": self.device.type,
+            AUDIT: audit_settings(),
         }
 
     def identity(self, shape: Sequence[int]) -> dict[str, Any]:
@@ -225,32 +238,38 @@ class SmoothedSegmentation:
         generator = torch.Generator().manual_seed(0)
         low, high = self.bounds or (-1.0, 1.0)
         points = low + (high - low) * torch.rand(_PROBES, *shape, generator=generator)
-        made_of = function_contents(self.model)
-        found = self.plain(points).reshape(_PROBES, -1)
+        found = self.plain(points).reshape(_PROBES, -1)  # also fills the caches that a first call fills
+        made_of = [model_contents(self.classifier.model)]
+        self.classifier.logits(points[:2].to(self.device))
+        made_of.append(model_contents(self.classifier.model))
+        scores = torch.cat([self.classifier.logits_alone(row[None].to(self.device)) for row in points])
+        made_of.append(model_contents(self.classifier.model))
         pixels = np.linspace(0, found.shape[1] - 1, _PROBED_PIXELS).astype(int)
-        scores = None
-        if made_of is not None:
-            scores = torch.cat([self.classifier.logits_alone(row[None].to(self.device)) for row in points])
-        return named(self.model, found[:, pixels].ravel().tolist()) | of_function(
-            self.model, made_of, scores, self.classifier.rounding
+        return named(self.model, found[:, pixels].ravel().tolist()) | described(
+            made_of, scores, self.classifier.rounding
         )
 
-    def guarantee(self, procedure: PixelTests) -> str:
+    def guarantee(self, procedure: PixelTests, seed: Seed) -> str:
         """The certificate in one paragraph: what holds, where, and with which probability."""
-        where = (
-            f"at all points of the input grid (step {self.grid:.6g})"
-            if self.noise.name == "lattice"
-            else "at all points, in exact arithmetic only: rounding in the addition of noise is not covered,"
-        )
-        return (
-            f"For each image separately, with probability at least {1 - procedure.alpha:g} over the "
-            f"sampler's random bits, the smoothed segmentation of this model (sigma = {self.sigma_scale:g}, "
-            f"{self.noise.label}, {self.classifier.dtype}) gives every certified pixel of the image, all of "
-            f"them together, its certified class {where} within the certified l{self.norm} distance of the "
-            f"image. {procedure.guarantee()} Pixels that are not certified abstain."
-        )
+        return of_pixels(self, procedure, seed)
 
     # -- helpers ----------------------------------------------------------------------------
+
+    def _count_classes(self, x: Any) -> None:
+        """Ask the model for its number of classes where nothing else has said it."""
+        if self.num_classes is None:
+            self._kept.refuse()
+            self.num_classes = count_classes((self.classifier,), x, bounds=self.bounds, spatial=True)
+            self._kept.settle()
+            self._check_count()
+
+    def _check_count(self) -> None:
+        if self.num_classes is not None and self.num_classes > MOST_CLASSES:
+            raise InvalidSetting(
+                f"a segmenter of {self.num_classes:,} classes cannot be certified",
+                why=f"the maps hold a pixel's class in 16 bits, which tell {MOST_CLASSES:,} apart",
+                remedy="merge classes, or certify a segmenter of fewer",
+            )
 
     def _check_images(self, x: Tensor, y: Tensor | None) -> None:
         if x.dim() != 4:
@@ -271,15 +290,16 @@ class SmoothedSegmentation:
 
     def _sampler(self, x: Tensor, *, seed: int, purpose: str) -> Sampler:
         """The engine for images like ``x``; probes the model once per image size and way torch computes."""
-        refuse_changed(self.model, self._made_of)
+        self._kept.refuse(x[0])
         if self.batch_size is None:
             self.batch_size = choose_batch_size(self.classifier, self.noise, x[0])
-        if self.probe is None or not self.probe.holds(self.device):
-            # Every row is evaluated a dozen times: fewer of large images.
-            copies = 4 if self.num_classes * x[0, 0].numel() <= _LARGE else 1
-            rows = torch.cat([self.noisy(row, copies, seed=seed, id=0) for row in x[:2]])
-            sizes = {min(size, self.batch_size) for size in (7, 32, self.batch_size)}
-            self.probe = self.classifier.probe(rows, tuple(sorted(sizes)))
+        # Every row is evaluated a dozen times: fewer of large images.
+        large = self.num_classes * x[0, 0].numel() > _LARGE
+        images = x[among(len(x), seed, 2 if large else 8)]
+        rows = partial(noisy_rows, self.noisy, images, seed=seed, copies=1 if large else 4)
+        before, self.probe = self.probe, probed(self.classifier, self.probe, rows, self.batch_size)
+        if self.probe is not before:
+            self._kept.settle()
         return Sampler(
             self.classifier,
             self.noise.for_purpose(PURPOSES[purpose]),
@@ -287,6 +307,8 @@ class SmoothedSegmentation:
             shape=tuple(x.shape[1:]),
             batch_size=self.batch_size,
             tally=PixelVotes(self.num_classes, *self.classifier.spatial),
+            purpose=PURPOSES[purpose],
+            anchors=self.probe.anchors,
         )
 
     def prepared(self, x: Tensor) -> Tensor:

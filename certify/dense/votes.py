@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from certify.contract import check_output
+from certify.answers import check_output
 from certify.noise import Noise
 from certify.sampling.classifier import BaseClassifier
 
@@ -56,13 +56,12 @@ class BaseSegmenter(BaseClassifier):
         """The largest score of each image, whatever its pixel: rounding errors are of its size."""
         return out.abs().amax(dim=(1, 2, 3), keepdim=True)
 
-    def votes(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Class of every pixel (batch, height * width) and the samples in doubt (batch,).
+    def read(self, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Class of every pixel (batch, height * width) and the samples in doubt (batch,), from raw scores.
 
         ``num_classes`` stands for a pixel with a score that is not finite. Samples in doubt are to be
         asked again with ``vote_alone``.
         """
-        out = self.logits(batch)
         best, labels = out.max(dim=1, keepdim=True)
         second = out.scatter(1, labels, -torch.inf).amax(dim=1)
         finite = out.isfinite().all(dim=1)
@@ -72,9 +71,7 @@ class BaseSegmenter(BaseClassifier):
 
     def vote_alone(self, x: Tensor) -> Any:
         """The classes (height * width) of one image (1, *shape), which define the segmenter."""
-        out = self.logits_alone(x)
-        finite = out.isfinite().all(dim=1)
-        return torch.where(finite, out.argmax(dim=1), self.num_classes).flatten().cpu().numpy()
+        return self.read(self.logits_alone(x))[0][0].cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -89,24 +86,15 @@ class PixelVotes:
     def shape(self) -> tuple[int, ...]:
         return (self.num_classes + 1, self.height, self.width)
 
-    def read(self, classifier: BaseClassifier, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, classifier: BaseClassifier, out: Tensor) -> tuple[Tensor, Tensor]:
         """Flat cells (batch, height * width) that each sample adds one to, and the samples in doubt."""
-        if len(batch) > 1:
-            labels, doubt = classifier.votes(batch)
-        else:  # a batch of one is the definition itself
-            labels = torch.from_numpy(classifier.vote_alone(batch))[None].to(batch.device)
-            doubt = torch.zeros(1, dtype=torch.bool, device=batch.device)
-        return self._cells(labels, torch.arange(labels.shape[1], device=labels.device)), doubt
-
-    def alone(self, classifier: BaseClassifier, x: Tensor) -> np.ndarray:
-        labels: Any = classifier.vote_alone(x)
-        return self._cells(labels, np.arange(len(labels)))
+        labels, doubt = classifier.read(out)
+        return labels * (self.height * self.width) + torch.arange(
+            labels.shape[1], device=labels.device
+        ), doubt
 
     def statistic(self, counts: np.ndarray) -> np.ndarray:
         return counts[:-1]
-
-    def _cells(self, labels: Any, pixels: Any) -> Any:
-        return labels * (self.height * self.width) + pixels
 
 
 def choose_batch_size(segmenter: BaseSegmenter, noise: Noise, image: Tensor, *, least: int = 3) -> int:
@@ -124,8 +112,9 @@ def choose_batch_size(segmenter: BaseSegmenter, noise: Noise, image: Tensor, *, 
         for attempt in range(least):
             began = time.perf_counter()
             noise.fill(buffer, bases=[base], ids=[0], starts=[0], counts=[size], seed=attempt)
-            for row in tally.read(segmenter, buffer)[1].nonzero().flatten().tolist():
-                tally.alone(segmenter, buffer[row : row + 1])
+            out = segmenter.logits(buffer) if size > 1 else segmenter.logits_alone(buffer)
+            for row in tally.read(segmenter, out)[1].nonzero().flatten().tolist() if size > 1 else ():
+                segmenter.vote_alone(buffer[row : row + 1])
             times.append((time.perf_counter() - began) / size)
         if min(times[1:]) < best_cost:
             best, best_cost = size, min(times[1:])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from certify.dense.maps import DIGEST, PixelMaps, arrays_name, preview
+from certify.audits import audited
+from certify.dense.maps import DIGEST, PixelMaps, arrays_digest, arrays_name, preview
 from certify.dense.procedure import PixelOutcome, PixelTests
+from certify.errors import CorruptRun
 from certify.geometry import Geometry
-from certify.inputs import naming_input, refuse_other_inputs
+from certify.inputs import naming_input
 from certify.procedures.outcome import complement
 from certify.records import Record, Status
 from certify.sampling.engine import Sampler, drive
@@ -43,14 +46,14 @@ class Work:
 
     def into(self, store: RunStore) -> None:
         """Certify the images that ``store`` has no record of; each is there before the next begins."""
-        refuse_other_inputs(store.run(), dict(zip(self.ids, self.x, strict=True)), store.path)
+        known = {record.index: record for record in store.run()}
 
         def keep(record: Record, maps: PixelMaps) -> None:
             # The maps first: a record is only there with what it vouches for.
             store.put_arrays(arrays_name(record.index), maps.arrays())
             store.add(record)
 
-        self.records([i for i in self.ids if not store.has(i)], keep)
+        self.records([i for i in self.ids if not store.has(i) or _lost(store, known[i])], keep)
 
     def records(self, ids: Sequence[int], keep: Callable[[Record, PixelMaps], None]) -> list[Record]:
         """Fresh records of these images, in the order of ``ids``."""
@@ -58,14 +61,17 @@ class Work:
         for id in ids:
             # One image at a time: its counts are the largest thing in memory.
             inputs = [(id, self.smoothed.prepared(self.x[self.place[id]]))]
-            for _, outcome, seconds in drive(
-                self.sampler, self.procedure, inputs, on_samples=self.on_samples  # type: ignore[arg-type]
+            for _, outcome, seconds, audit in drive(
+                self.sampler, self.procedure, inputs, on_samples=self.on_samples,  # type: ignore[arg-type]
+                watch=self.smoothed._kept.watch,
             ):  # fmt: skip
                 record, maps = self._record(id, outcome, seconds)  # type: ignore[arg-type]
+                record = audited(record, audit)
                 keep(record, maps)
                 found.append(record)
                 if self.on_record is not None:
                     self.on_record(record)
+        self.smoothed._kept.refuse()
         return found
 
     def _record(self, id: int, outcome: PixelOutcome, seconds: float) -> tuple[Record, PixelMaps]:
@@ -82,7 +88,25 @@ class Work:
         )
         # As the store will give them back: digests must not depend on the types in between.
         maps = PixelMaps.of(maps.arrays())
-        return naming_input(_summary(id, maps, outcome, seconds), image), maps
+        return naming_input(_summary(id, maps, outcome, seconds), image, target), maps
+
+
+def _lost(store: RunStore, record: Record) -> bool:
+    """Whether the maps that a record vouches for are gone, so that the image must be done again.
+
+    Raises CorruptRun where other maps are in their place.
+    """
+    name = arrays_name(record.index)
+    if not os.path.lexists(store.path / f"{name}.npz"):
+        return True
+    maps = store.arrays(name)
+    if maps is not None and arrays_digest(maps) != record.details[DIGEST]:
+        raise CorruptRun(
+            f"{store.path} is damaged",
+            why=f"{name}.npz does not hold the maps that the record of image {record.index} vouches for",
+            remedy=f"remove {name}.npz (the image is then done again), or restore the directory from a copy",
+        )
+    return maps is None
 
 
 def pixel_radii(outcome: PixelOutcome, procedure: PixelTests, geometry: Geometry) -> np.ndarray:

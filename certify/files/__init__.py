@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 from pathlib import Path
 
 from certify.errors import RunNotWritable
@@ -17,14 +18,15 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path
     Raises RunNotWritable (nothing changed) when the disk is full or the place read-only.
     """
     path = Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    # A file name that is no text, quoted in the content, must not cost the whole file.
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = str(path.with_name(f".{path.name}.{os.getpid()}.tmp"))
-        handle = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
-        )
+        # A name that nobody could have laid a link or a second name under beforehand.
+        name = str(path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp"))
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        temporary = name
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()

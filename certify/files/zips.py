@@ -50,6 +50,9 @@ def inspect_zip(file: IO[bytes], path: Path, kind: str, *, max_ratio: int = 1) -
             raise untrusted(
                 path, f"its entry {entry.filename!r} is compressed; genuine ones are stored as is"
             )
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # Others grow without limit, or ask for a dictionary of any size.
+            raise untrusted(path, f"its entry {entry.filename!r} is compressed in an unusual way")
         stored = entry.compress_type == zipfile.ZIP_STORED
         allowed = entry.compress_size if stored else max_ratio * entry.compress_size + 4096
         if entry.file_size > allowed:

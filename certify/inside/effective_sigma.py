@@ -32,10 +32,10 @@ _DOWN = 1e-12
 
 @dataclass(frozen=True)
 class NoiseStage:
-    """One injection of noise: standard deviation ``scale`` on ``size`` coordinates.
+    """One injection of isotropic noise of deviation ``scale`` on all ``size`` coordinates of the state.
 
-    ``lipschitz`` is the certified bound of the map since the previous injection (1 where nothing
-    lies in between).
+    ``lipschitz`` is the certified l2 bound of the map from the whole state after the previous injection to
+    the whole state before this one (1 where nothing lies in between).
     """
 
     scale: float
@@ -61,11 +61,22 @@ def effective_sigma(scales: Sequence[float], lipschitz: Sequence[float]) -> floa
             why=f"got scales {list(scales)} and bounds {list(lipschitz)}",
             remedy="check the network's weights; a bound of 0 means that the output ignores the input",
         )
-    product, terms = 1.0, []
+    # In logarithms: a product of many bounds would overflow, or vanish and make its stage worth too much.
+    growth, size, logs = 0.0, 1.0, []
     for scale, bound in zip(scales, lipschitz, strict=True):
-        product *= bound
-        terms.append((scale / product) ** 2)
-    return math.sqrt(math.fsum(terms)) * (1 - _DOWN)
+        growth += math.log(bound)
+        size += abs(math.log(bound))
+        if scale > 0:
+            logs.append(math.log(scale) - growth)
+            size += abs(math.log(scale))
+    if not logs:
+        return 0.0
+    top = max(logs)
+    found = top + math.log(math.fsum(math.exp(2 * (v - top)) for v in logs)) / 2
+    if found > 700:
+        raise _too_large("the contraction")
+    # Each logarithm is rounded at its own size, and all of that ends in the exponent.
+    return math.exp(found) * (1 - _DOWN - 2.0**-50 * (len(scales) + size))
 
 
 def effective_sigma_sde(
@@ -77,6 +88,12 @@ def effective_sigma_sde(
     s_eff^2 = int 2 sigma_t^2 exp(-2 int_0^t L). L may be negative (contraction). For constants
     s_eff = sigma sqrt((1 - exp(-2 L T)) / L), attained by the Ornstein-Uhlenbeck process.
     """
+    if not len(durations) == len(diffusion) == len(growth) > 0:
+        raise InvalidSetting(
+            f"{len(durations)} durations, {len(diffusion)} diffusions and {len(growth)} rates do not pair up",
+            why="each interval has one of each, and there is at least one",
+            remedy="give one finite number per interval",
+        )
     total, gained = 0.0, 0.0
     for duration, sigma, rate in zip(durations, diffusion, growth, strict=True):
         if not (duration >= 0 and sigma >= 0 and math.isfinite(duration + sigma + abs(rate))):
@@ -86,7 +103,19 @@ def effective_sigma_sde(
                 remedy="give one finite number per interval",
             )
         x = 2 * rate * duration
+        if max(-x, -2 * gained, -2 * gained - x) > 700:
+            raise _too_large("the contraction")
         mean = 1.0 if x == 0 else -math.expm1(-x) / x
-        total += 2 * sigma**2 * duration * mean * math.exp(-2 * gained)
+        total += 2 * sigma * sigma * duration * mean * math.exp(-2 * gained)
         gained += rate * duration
+    if not math.isfinite(total):
+        raise _too_large("the noise")
     return math.sqrt(total) * (1 - _DOWN)
+
+
+def _too_large(what: str) -> InvalidSetting:
+    return InvalidSetting(
+        "the effective sigma is too large for a number",
+        why=f"{what} adds up to more than a float64 holds",
+        remedy="check the Lipschitz bounds, growth rates and noise scales",
+    )

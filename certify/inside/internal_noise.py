@@ -7,27 +7,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from certify.errors import InvalidModel
+from certify.geometry import GaussianBall
 from certify.identity import identify
 from certify.inside.effective_sigma import NoiseStage, effective_sigma
+from certify.inside.injections import check_injections
+from certify.laws import LAWS
 from certify.noise import standard_normal
 from certify.procedures.outcome import Procedure
+from certify.sampling.audit import still_the_same
 from certify.sampling.classifier import BaseClassifier
 from certify.sampling.engine import Sampler
+from certify.sampling.start import among, noisy_rows, probed
 from certify.sampling.tally import tally_for
+from certify.seeds import Seed
 from certify.smoothing import PURPOSES, Smoothed
+from certify.unchanged import Unchanged
 
 #: Samples per forward pass where the caller names none; only speed depends on it.
 BATCH_SIZE = 256
 
 
 class NoisyNetwork(Protocol):
-    """What ``SmoothedInside`` certifies; ``pdenets.noisy_resnet`` is one."""
+    """What ``SmoothedInside`` certifies; ``pdenets.noisy_resnet`` is one.
+
+    The theorem needs more than its methods can say. The network is a chain x -> g_1(x) + s_1 xi_1 ->
+    g_2(...) + s_2 xi_2 -> ... -> logits: every injection is isotropic and acts on the *whole* state; nothing
+    passes from before an injection to after it; each ``lipschitz`` bounds g_k in l2, from the whole state
+    after one injection to the whole state before the next. The first two are followed through one pass
+    (``certify.inside.injections``), the bounds are the network's word.
+    """
+
+    #: Shape of one input.
+    input_shape: tuple[int, ...]
 
     def noise_stages(self) -> Sequence[NoiseStage]:
         """The injections in order from the input, with certified Lipschitz bounds."""
@@ -36,7 +54,7 @@ class NoisyNetwork(Protocol):
     def noisy_logits(self, x: Tensor, normals: Tensor) -> Tensor:
         """Logits (batch, classes) for inputs x and standard normals (batch, sum of sizes).
 
-        A fixed function of both arguments.
+        A fixed function of both arguments; stage k adds scale_k times its own normals to the state.
         """
         ...
 
@@ -46,7 +64,8 @@ class SmoothedInside(Smoothed):
 
     Everything ``Smoothed`` does (modes, stores, prediction) works unchanged: the noise is drawn as
     extra input coordinates, keyed by (seed, input id, sample) like input noise. Certificates hold
-    in exact arithmetic. Raises InvalidModel when the network has no certified noise stages.
+    in exact arithmetic. Raises InvalidModel when the network has no certified noise stages, or injects its
+    noise otherwise than they declare (``NoisyNetwork``).
     """
 
     def __init__(
@@ -69,6 +88,7 @@ class SmoothedInside(Smoothed):
         classifier = BaseClassifier(_Augmented(model, size), num_classes=classes, device=device)
         # The classifier may have copied the weights to another dtype: bound the copy that will run.
         self.stages = tuple(classifier.model.model.noise_stages())
+        check_injections(classifier.model.model, self.stages, device=classifier.device)
         noise = InternalNoise(self.stages)
         super().__init__(
             model, noise.sigma, num_classes=num_classes, noise="gaussian", bounds=bounds,
@@ -76,6 +96,7 @@ class SmoothedInside(Smoothed):
         )  # fmt: skip
         self.noise = noise
         self.classifier = self._view = classifier
+        self._kept = Unchanged(self)
 
     def noisy(self, x: Tensor, count: int, *, seed: int, id: int, start: int = 0) -> Tensor:
         """The rows (x, normals) that ``certify`` classifies, shape (count, d + noise coordinates)."""
@@ -83,6 +104,11 @@ class SmoothedInside(Smoothed):
         out = torch.empty(count, base.numel(), dtype=torch.float32, device=self.device)
         self.noise.fill(out, bases=[base], ids=[id], starts=[start], counts=[count], seed=seed)
         return out
+
+    @property
+    def without_noise(self) -> nn.Module:
+        """The certified network with all its noise at 0: what a search for adversarial inputs follows."""
+        return _Quiet(self.classifier.model)
 
     def identity(self, shape: Sequence[int]) -> dict[str, Any]:
         """As ``Smoothed.identity``, with the labels of the network without its noise."""
@@ -92,27 +118,29 @@ class SmoothedInside(Smoothed):
 
         return identify(self.model, self.classifier, shape=shape, bounds=self.bounds, rows=rows)
 
-    def guarantee(self, procedure: Procedure, alpha: float) -> str:
+    def guarantee(self, procedure: Procedure, alpha: float, seed: Seed) -> str:
         return (
-            super().guarantee(procedure, alpha)
+            super().guarantee(procedure, alpha, seed)
             + f" The noise is inside the network ({len(self.stages)} injections); sigma is its effective"
             " value at the input, from certified Lipschitz bounds of the blocks."
         )
 
-    def _sampler(
-        self, examples: Tensor, *, seed: int, purpose: str, procedure: Procedure | None = None
-    ) -> Sampler:
+    def _sampler(self, x: Tensor, *, seed: int, purpose: str, procedure: Procedure | None = None) -> Sampler:
         size = self.batch_size = self.batch_size or BATCH_SIZE
-        if self.probe is None or not self.probe.holds(self.device):
-            noisy = torch.cat([self.noisy(row, 4, seed=seed, id=0) for row in examples])
-            self.probe = self.classifier.probe(noisy, tuple(sorted({7, 32, size})))
+        rows = partial(noisy_rows, self.noisy, x[among(len(x), seed)], seed=seed)
+        before, self.probe = self.probe, probed(self.classifier, self.probe, rows, size)
+        if self.probe is not before:
+            still_the_same(self.classifier, self._first)
+            self._kept.settle()
         return Sampler(
             self.classifier,
             self.noise.for_purpose(PURPOSES[purpose]),
             seed=seed,
-            shape=tuple(self.noise.prepare(examples[0]).shape),
+            shape=tuple(self.noise.prepare(x[0]).shape),
             batch_size=size,
             tally=None if procedure is None else tally_for(procedure, self.num_classes),
+            purpose=PURPOSES[purpose],
+            anchors=self.probe.anchors,
         )
 
 
@@ -124,8 +152,8 @@ class InternalNoise:
     purpose: int = 0
 
     name = "internal"
-    label = "Gaussian noise inside the network, exact arithmetic only"
-    exact = False
+    about = LAWS["internal"]
+    label, exact = about.label, about.exact
 
     @property
     def sigma(self) -> float:
@@ -136,6 +164,10 @@ class InternalNoise:
     def size(self) -> int:
         """How many standard normals one pass through the network takes."""
         return sum(stage.size for stage in self.stages)
+
+    def ball(self, p: float, dim: int) -> GaussianBall:
+        """That of Gaussian noise on the input with the effective sigma."""
+        return GaussianBall(self.sigma, p, dim)
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -189,3 +221,15 @@ class _Augmented(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         x = z[:, : -self.size].reshape(len(z), *self.shape)
         return self.model.noisy_logits(x, z[:, -self.size :])
+
+
+class _Quiet(nn.Module):
+    """x -> logits of a network with noise inside, each of its normals 0."""
+
+    def __init__(self, augmented: Any) -> None:
+        super().__init__()
+        self.model = augmented
+        self.train(augmented.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(torch.cat([x.flatten(1), x.new_zeros(len(x), self.model.size)], dim=1))

@@ -9,7 +9,7 @@ on the batch it is drawn in, the thread, the shard or the device (see ``certify.
     noise.fill(batch, bases=[base], ids=[17], starts=[0], counts=[64], seed=7)
 
 ``lattice`` is the sound one. The others add floating-point noise: their certificates hold in
-exact arithmetic only, and their ``label`` says so.
+exact arithmetic only, and what is said of them (``certify.laws``) says so.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ import torch
 from torch import Tensor
 
 from certify.errors import InvalidSetting
+from certify.geometry import Geometry
+from certify.laws import NoiseLaw
 from certify.noise.gaussian import AnisotropicNoise, GaussianNoise, standard_normal
 from certify.noise.grid import make_grid
 from certify.noise.l1 import LaplaceNoise, UniformNoise
 from certify.noise.lattice import LatticeNoise
 
-NAMES = ("lattice", "gaussian", "anisotropic", "uniform", "laplace")
+#: Every law that adds noise to the input, the sound one first.
+REGISTERED = (LatticeNoise, GaussianNoise, AnisotropicNoise, UniformNoise, LaplaceNoise)
+NAMES = tuple(kind.name for kind in REGISTERED)
 
 
 class Noise(Protocol):
-    """One noise law of a run. ``label`` describes it in a guarantee; ``exact`` marks the sound one."""
+    """One noise law of a run."""
 
     @property
     def name(self) -> str:
@@ -39,13 +43,26 @@ class Noise(Protocol):
         ...
 
     @property
+    def about(self) -> NoiseLaw:
+        """The law in the words of a guarantee, and what the guarantee does not cover."""
+        ...
+
+    @property
     def label(self) -> str:
-        """The law in the words of a guarantee."""
+        """``about.label``: the law in the words of a guarantee."""
         ...
 
     @property
     def exact(self) -> bool:
-        """Whether certificates hold on a real computer, rounding included."""
+        """``about.exact``: whether certificates hold on a real computer, rounding included."""
+        ...
+
+    def ball(self, p: float, dim: int) -> Geometry:
+        """What a class probability proves in the lp norm for inputs of ``dim`` coordinates.
+
+        Every law names its own: nothing stands in for a missing one (``certify.geometry``). Raises
+        InvalidSetting for a norm without a theorem.
+        """
         ...
 
     def settings(self) -> dict[str, Any]:
@@ -123,7 +140,7 @@ def make_noise(
                 "or noise='gaussian' (a certificate in exact arithmetic only)",
             )
         return LatticeNoise(float(values), make_grid(grid, bounds))
-    simple = {"gaussian": GaussianNoise, "uniform": UniformNoise, "laplace": LaplaceNoise}
+    simple: dict[str, Any] = {kind.name: kind for kind in REGISTERED}
     return simple[name](sigma=float(values))
 
 

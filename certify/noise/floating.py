@@ -14,24 +14,35 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from certify.geometry import Geometry
+from certify.laws import LAWS, NoiseLaw
 from certify.noise.fill import Law, fill_rows
 from certify.noise.philox import NAME
-
-EXACT_ARITHMETIC_ONLY = "exact arithmetic only: floating-point rounding is not covered"
 
 
 @dataclass(frozen=True)
 class FloatNoise(ABC):
-    """Base of the floating-point laws; children give ``name``, ``parameters`` and ``law``."""
+    """Base of the floating-point laws; children give ``name``, ``parameters``, ``law`` and ``ball``."""
 
     purpose: int = 0
 
-    exact = False
     name = ""
 
     @property
+    def about(self) -> NoiseLaw:
+        return LAWS[self.name]
+
+    @property
     def label(self) -> str:
-        return f"{self.name} noise, {EXACT_ARITHMETIC_ONLY}"
+        return self.about.label
+
+    @property
+    def exact(self) -> bool:
+        return self.about.exact
+
+    @abstractmethod
+    def ball(self, p: float, dim: int) -> Geometry:
+        """What the law proves in the lp norm: see ``certify.noise.Noise.ball``."""
 
     @abstractmethod
     def parameters(self) -> dict[str, Any]:
@@ -49,7 +60,7 @@ class FloatNoise(ABC):
         return replace(self, purpose=purpose)
 
     def tv(self, dim: int) -> float:
-        """Zero: the claim is made for exact arithmetic, and ``label`` says so."""
+        """Zero: the claim is made for exact arithmetic, and ``about`` says so."""
         return 0.0
 
     def snap(self, x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from certify.errors import InvalidSetting
+from certify.geometry import Ellipsoid, GaussianBall, only_norm
 from certify.noise.fill import Segment
 from certify.noise.floating import FloatNoise
 
@@ -39,6 +40,9 @@ class GaussianNoise(FloatNoise):
 
     def law(self, shape: tuple[int, ...]) -> BoxMuller:
         return BoxMuller(self.sigma)
+
+    def ball(self, p: float, dim: int) -> GaussianBall:
+        return GaussianBall(float(self.sigma), p, dim)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +70,10 @@ class AnisotropicNoise(FloatNoise):
                 remedy="give one sigma per feature, or per channel with shape (channels, 1, 1)",
             ) from None
         return BoxMuller(1.0, np.ascontiguousarray(full, dtype=np.float32).reshape(-1))
+
+    def ball(self, p: float, dim: int) -> Ellipsoid:
+        only_norm(self.name, p, 2.0)
+        return Ellipsoid.of(self.sigma, dim)
 
 
 def standard_normal(

@@ -20,6 +20,8 @@ from certify.errors import InvalidInput, InvalidSetting
 
 #: Integers up to here are exact in float32, and their quotients by n stay distinct.
 MAX_INTEGER = 1 << 22
+#: The finest step 1/n.
+MAX_DIVISOR = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,8 @@ def make_grid(step: float, bounds: tuple[float, float] | None) -> Grid:
     if bounds is None:
         return Grid(exact, None, None)
     slack = 2.0**-20  # the range of an 8-bit image may be declared as float32 numbers
-    low = math.ceil(bounds[0] / float(exact) - slack)
-    high = math.floor(bounds[1] / float(exact) + slack)
+    edges = bounds[0] / float(exact) - slack, bounds[1] / float(exact) + slack
+    low, high = (math.ceil(edges[0]), math.floor(edges[1])) if all(map(math.isfinite, edges)) else (1, 0)
     if low > high or max(abs(low), abs(high)) > MAX_INTEGER // 2:
         raise InvalidSetting(
             f"the grid of step {exact} has no use in the range {bounds}",
@@ -110,7 +112,7 @@ def make_grid(step: float, bounds: tuple[float, float] | None) -> Grid:
 def _exact_step(step: float) -> Fraction:
     if isinstance(step, (int, float)) and math.isfinite(step) and step > 0:
         n = round(1 / step) if step <= 1 else 0
-        if 1 <= n <= 1 << 16 and abs(1 / n - step) <= 2.0**-22 * step:
+        if 1 <= n <= MAX_DIVISOR and abs(1 / n - step) <= 2.0**-22 * step:
             return Fraction(1, n)
         mantissa, exponent = math.frexp(step)
         if mantissa == 0.5 and -40 <= exponent <= 40:
@@ -118,5 +120,23 @@ def _exact_step(step: float) -> Fraction:
     raise InvalidSetting(
         f"grid = {step!r} is not the step of a grid",
         why="exact sums need a step of 1/n (n whole, up to 65536) or a power of two",
-        remedy="use 1/255 for 8-bit images, or a power of two such as 2**-10 and round the inputs to it",
+        remedy=_normalised(step)
+        or "use 1/255 for 8-bit images, or a power of two such as 2**-10 and round the inputs to it",
     )
+
+
+def _normalised(step: object) -> str:
+    """What to do where ``step`` is that of 8-bit images divided by a standard deviation; "" elsewhere."""
+    if not isinstance(step, (int, float)) or not 0 < step <= 0.1:
+        return ""
+    std = 1 / (255 * float(step))
+    if abs(std - 0.5) < 1e-3:
+        how = "images in [-1, 1]: keep them in [0, 1] (grid=1/255) and certify.wrap(model, mean=0.5, std=0.5)"
+    elif 0.05 < std < 1:
+        how = (
+            f"8-bit images divided by {std:.4g}: keep them in [0, 1] (grid=1/255) and normalise inside the "
+            f"model, certify.wrap(model, mean=..., std={std:.4g})"
+        )
+    else:
+        return ""
+    return f"this looks like {how}; sigma and radii are then in units of [0, 1], too"

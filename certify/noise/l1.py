@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from certify.geometry import LaplaceBall, UniformBall, only_norm
 from certify.noise.fill import Segment
 from certify.noise.floating import FloatNoise
 from certify.noise.gaussian import add_bases
@@ -43,6 +44,10 @@ class UniformNoise(FloatNoise):
     def law(self, shape: tuple[int, ...]) -> _Uniform:
         return _Uniform(self.half_width)
 
+    def ball(self, p: float, dim: int) -> UniformBall:
+        only_norm(self.name, p, 1.0)
+        return UniformBall(self.half_width)
+
 
 @dataclass(frozen=True)
 class LaplaceNoise(FloatNoise):
@@ -62,6 +67,10 @@ class LaplaceNoise(FloatNoise):
 
     def law(self, shape: tuple[int, ...]) -> _Laplace:
         return _Laplace(self.scale)
+
+    def ball(self, p: float, dim: int) -> LaplaceBall:
+        only_norm(self.name, p, 1.0)
+        return LaplaceBall(self.scale)
 
 
 @dataclass(frozen=True)

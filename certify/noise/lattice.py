@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 
 from certify.errors import InvalidSetting
+from certify.geometry import GaussianBall
+from certify.laws import LAWS
 from certify.noise.fill import Segment, fill_rows
 from certify.noise.grid import MAX_INTEGER, Grid
 from certify.noise.philox import NAME
@@ -41,8 +43,8 @@ class LatticeNoise:
     purpose: int = 0
 
     name = "lattice"
-    label = "integer noise on the input grid"
-    exact = True
+    about = LAWS["lattice"]
+    label, exact = about.label, about.exact
 
     def __post_init__(self) -> None:
         law = rounded_normal(self.sigma, self.grid.step)
@@ -52,6 +54,10 @@ class LatticeNoise:
                 why="noisy inputs would need more integers than float32 holds exactly",
                 remedy="declare a coarser grid (a larger power of two)",
             )
+
+    def ball(self, p: float, dim: int) -> GaussianBall:
+        """That of Gaussian noise: the rounding is taken to belong to the classifier."""
+        return GaussianBall(float(self.sigma), p, dim)
 
     def settings(self) -> dict[str, Any]:
         step = self.grid.step

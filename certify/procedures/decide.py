@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from certify.chances import at_most, exactly
 from certify.errors import InvalidSetting
 from certify.procedures.outcome import Outcome, checked_counts, complement, described
 from certify.records import Status
@@ -55,10 +56,10 @@ class Decide:
 
     def guarantee(self) -> str:
         return (
-            f"Whether the radius is at least {self.radius:g} was decided by an exact sequential test with "
-            f"{len(self.test.looks)} looks fixed beforehand and at most {self.n_max} samples; by dynamic "
-            f"programming it certifies a wrong input with probability at most "
-            f"{self.test.false_certification:.6g}. Nothing is claimed beyond that radius."
+            f"Whether the radius is at least {exactly(self.radius)} was decided by an exact sequential test "
+            f"with {len(self.test.looks)} looks fixed beforehand and at most {self.n_max} samples; by "
+            f"dynamic programming it certifies a wrong input with probability at most "
+            f"{at_most(self.test.false_certification)}. Nothing is claimed beyond that radius."
         )
 
     def start(self) -> DecideProgress:

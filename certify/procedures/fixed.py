@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from certify.bounds import binomial_lower, check_alpha
+from certify.chances import at_most
 from certify.procedures.outcome import Outcome, checked_counts, complement, described
 from certify.records import Status
 from certify.sequential.boundaries import whole
@@ -41,7 +42,7 @@ class Fixed:
     def guarantee(self) -> str:
         return (
             f"The class was chosen on {self.n0} samples and its probability bounded on {self.n} fresh ones "
-            f"by a one-sided Clopper-Pearson bound at level {self.alpha:g}."
+            f"by a one-sided Clopper-Pearson bound at level {at_most(self.alpha)}."
         )
 
     def start(self) -> FixedProgress:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import special
 
 from certify.bounds import check_alpha
+from certify.chances import at_most
 from certify.errors import InvalidSetting
 from certify.procedures.outcome import Outcome, checked_counts, complement, described
 from certify.radii import target_probability
@@ -73,7 +74,7 @@ class Grid:
             f"The radius is the largest of {len(self.tests.targets)} given ones that nested exact sequential"
             f" tests accept ({len(self.tests.looks)} looks fixed beforehand, at most {self.n_max} samples);"
             " by dynamic programming the result is wrong with probability at most"
-            f" {self.tests.errors.max():.6g}."
+            f" {at_most(self.tests.errors.max())}."
         )
 
     def start(self) -> NestedProgress:
@@ -132,7 +133,7 @@ class Radius:
             "The bound on the class probability is a sequential Clopper-Pearson bound, inverted from"
             f" {len(self.tests.targets)} nested exact tests and floored to them"
             f" ({len(self.tests.looks)} looks fixed beforehand, at most {self.n_max} samples); by dynamic"
-            f" programming it is wrong with probability at most {self.tests.errors.max():.6g}, whenever"
+            f" programming it is wrong with probability at most {at_most(self.tests.errors.max())}, whenever"
             " sampling ends."
         )
 

@@ -20,6 +20,7 @@ import numpy as np
 from scipy import special
 
 from certify.bounds import check_alpha
+from certify.chances import at_least, at_most
 from certify.errors import InvalidCounts
 from certify.procedures.outcome import Outcome, complement
 from certify.records import Status
@@ -81,7 +82,7 @@ class Soft:
         return (
             f"The class was chosen on {self.n0} samples; the mean of its soft margin score was bounded on"
             f" fresh ones by betting with a grid of fixed bets (at most {self.n_max} samples), which holds"
-            f" at every look together with probability at least {1 - self.alpha:g}. The certified"
+            f" at every look together with probability at least {at_least(self.alpha)}. The certified"
             " classifier is the one that averages scores, not the one that counts votes."
         )
 
@@ -104,10 +105,10 @@ class Distribution:
     statistic = "histogram"
 
     def __post_init__(self) -> None:
-        check_alpha(self.alpha)
         whole(self.n0, "n0")
         whole(self.n, "n")
         score_thresholds(self.bins)
+        check_alpha(self.alpha, shares=2 * self.bins)
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -121,8 +122,8 @@ class Distribution:
         return (
             f"The class was chosen on {self.n0} samples; the distribution of its soft margin score was"
             f" bounded on {self.n} fresh ones by a lower band at {self.bins} thresholds fixed beforehand"
-            f" (Dvoretzky-Kiefer-Wolfowitz and Clopper-Pearson, jointly at level {self.alpha:g}), and every"
-            " level set was moved by the Neyman-Pearson bound. The certified classifier is the one that"
+            f" (Dvoretzky-Kiefer-Wolfowitz and Clopper-Pearson, jointly at level {at_most(self.alpha)}), and"
+            " every level set was moved by the Neyman-Pearson bound. The certified classifier is the one that"
             " averages scores, not the one that counts votes."
         )
 

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from certify.contract import check_model, check_output
+from certify.answers import check_output, coupled
+from certify.contract import check_model
+from certify.denoising import behind_denoiser, refuse_randomness
 from certify.errors import InvalidSetting, NondeterministicModel
 from certify.sampling.arithmetic import arithmetic
 from certify.sampling.lanes import COPIES_BYTES, independent_copy, run_in_lanes
+from certify.sampling.process import undisturbed
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
@@ -28,8 +31,20 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 #: between batched and single evaluation seen in the probe (or the floor, if that is larger).
 SAFETY = 64.0
 _FLOOR = {"fp32": 2.0**-18, "bf16": 2.0**-7, "fp64": 2.0**-44}
+#: Rows that are evaluated by themselves twice.
+ASKED_AGAIN = 4
+#: Rows of the probe that are kept, to ask the model again later.
+KEPT = 16
 #: Above this relative difference the model is not the same function in a batch at all.
 _LIMIT = {"fp32": 2.0**-10, "bf16": 2.0**-4, "fp64": 2.0**-20}
+
+
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """Rows (n, *shape) and the scores of each by itself: what the model must go on to answer."""
+
+    rows: Tensor
+    scores: Tensor
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,8 @@ class Probe:
     batch_sizes: tuple[int, ...]
     #: Settings of the process under which this was measured (``certify.sampling.arithmetic``).
     arithmetic: tuple[tuple[str, str], ...] = ()
+    #: Some of the rows, with their scores.
+    anchors: Anchors | None = field(default=None, repr=False, compare=False)
 
     def holds(self, device: torch.device) -> bool:
         """Whether torch still computes as it did then: autocast, TF32, precision, threads and the like."""
@@ -84,6 +101,10 @@ class BaseClassifier:
         #: Whether rows handed in may be overwritten: nobody reads them after the forward pass.
         self.rows_are_its_own = False
 
+    def fixed(self) -> list[Any]:
+        """What may not change while the classifier is in use, as JSON types."""
+        return [id(self), id(self.model), self.dtype, self.compiled, str(self.device)]
+
     def lay_out(self, *, channels_last: bool) -> bool:
         """Evaluate batches with their channels last in memory, which suits many convolutions, or no longer.
 
@@ -107,17 +128,19 @@ class BaseClassifier:
 
         Rows in doubt are too close to call from a batch; ask ``vote_alone`` for each.
         """
-        out = self.logits(batch)
-        values, indices = out.topk(2, dim=1)
+        return self.read(self.logits(batch))
+
+    def read(self, out: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``votes``, from raw scores (batch, num_classes)."""
+        values = out.topk(2, dim=1).values
         size = out.abs().amax(dim=1)  # not finite where any score is not
         finite = size.isfinite()
         doubt = (values[:, 0] - values[:, 1] <= self.tolerance * size).logical_and_(finite)
-        return torch.where(finite, indices[:, 0], self.num_classes), doubt
+        return torch.where(finite, out.argmax(dim=1), self.num_classes), doubt
 
     def vote_alone(self, x: Tensor) -> int:
         """The class of one input ``(1, *shape)``, which is the definition of the classifier."""
-        out = self.logits_alone(x)
-        return int(out[0].argmax()) if bool(out.isfinite().all()) else self.num_classes
+        return int(self.read(self.logits_alone(x))[0])
 
     def logits_alone(self, x: Tensor) -> Tensor:
         """Raw scores (1, num_classes) of one input by itself."""
@@ -126,18 +149,29 @@ class BaseClassifier:
 
     def one_by_one(self, rows: Tensor) -> Tensor:
         """Raw scores of rows (n, *shape), each evaluated by itself."""
-        return torch.cat([self._run(self.model, row[None]) for row in rows.to(self.device)])
+        # A model may answer with a view of memory that its next answer overwrites.
+        return torch.cat([self._run(self.model, row[None]).clone() for row in rows.to(self.device)])
+
+    def anchored(self, rows: Tensor) -> Anchors:
+        """The rows with what the model says of each now."""
+        return Anchors(rows.clone(), self.one_by_one(rows))
 
     def same_function(self, rows: Tensor, scores: Tensor) -> bool:
         """Whether another process's ``scores`` of ``rows``, one by one, are these up to rounding."""
         ours = self.one_by_one(rows)
         unit = self.scale(ours).clamp_min(torch.finfo(ours.dtype).tiny)
-        return _difference(scores.to(ours), ours, unit) <= self.rounding
+        return difference(scores.to(ours), ours, unit) <= self.rounding
 
     @property
     def rounding(self) -> float:
         """The most that rounding explains between two evaluations, relative to the largest score."""
         return _LIMIT[self.dtype]
+
+    @property
+    def apart(self) -> float:
+        """How far a row's scores in a batch may be from its own, relative to the largest."""
+        # Doubt begins where two scores are closer than the tolerance: it covers half of it in each.
+        return max(self.rounding, self.tolerance / 2)
 
     def copies(self, count: int) -> list[BaseClassifier]:
         """``count`` classifiers that share nothing with this one, or [] where that cannot be had."""
@@ -169,36 +203,65 @@ class BaseClassifier:
 
         Rows are also permuted and repeated, and evaluated by torch on one core instead of all; the
         ``lanes`` are evaluated side by side. Raises NondeterministicModel where the same batch
-        gives two answers or where batch mates change a row by more than rounding can explain.
+        gives two answers, where a denoiser in front draws random numbers, or where batch mates change a row
+        by more than rounding can explain.
         """
-        single = self.one_by_one(samples)
+        if (front := behind_denoiser(self.model)) is not None:
+            refuse_randomness(front, samples[:2].to(DTYPES[self.dtype]))
+        self._tried(partial(self.one_by_one, samples[:ASKED_AGAIN]), "the same input")
+        single = undisturbed(partial(self.one_by_one, samples), self.device)
+        self._refuse_other_mode(samples[:2], single[:2])
         scale = self.scale(single).clamp_min(torch.finfo(single.dtype).tiny)
         order = torch.arange(len(samples) - 1, -1, -1, device=samples.device)
         worst = 0.0
-        for size in batch_sizes:
+        for size in (size for size in batch_sizes if size > 1):  # a batch of one is the row alone
             for rows in (None, order):
                 batch = samples if rows is None else samples[rows]
                 expected, unit = (single, scale) if rows is None else (single[rows], scale[rows])
-                first, again = self._in_batches(batch, size), self._in_batches(batch, size)
-                if not torch.equal(first.nan_to_num(), again.nan_to_num()):
-                    raise NondeterministicModel(
-                        "the model gives two answers for the same batch",
-                        why="a certificate needs a fixed function; something draws random numbers "
-                        "or keeps state between calls",
-                        remedy="put the model in eval mode and remove sampling from its forward pass",
-                    )
-                found = [first]
+                found = [self._tried(partial(self._in_batches, batch, size), "the same batch")]
                 if self._may_leave_its_thread():
                     found += _side_by_side(lanes or (self,), batch, size)
-                worst = max(worst, *(_difference(scores, expected, unit) for scores in found))
+                worst = max(worst, *(difference(scores, expected, unit) for scores in found))
         if worst > self.rounding:
-            raise NondeterministicModel(
-                f"the model's scores change by {worst:.1e} (relative) with the rest of the batch",
-                why="each input must be classified independently of its batch mates",
-                remedy="use evaluation-mode normalisation; no statistics may be taken over the batch",
-            )
+            raise coupled(worst)
         self.tolerance = max(_FLOOR[self.dtype], SAFETY * worst)
-        return Probe(worst, self.tolerance, len(samples), batch_sizes, arithmetic(self.device))
+        anchors = Anchors(samples[:KEPT].clone(), single[:KEPT].clone())
+        return Probe(worst, self.tolerance, len(samples), batch_sizes, arithmetic(self.device), anchors)
+
+    def _tried(self, call: Callable[[], Tensor], what: str) -> Tensor:
+        """What ``call`` returns twice; the process's generators are in other states the second time."""
+        first, again = undisturbed(call, self.device), undisturbed(call, self.device)
+        if not torch.equal(first.nan_to_num(), again.nan_to_num()):
+            raise NondeterministicModel(
+                f"the model gives two answers for {what}",
+                why="a certificate needs a fixed function; something draws random numbers "
+                "or keeps state between calls",
+                remedy="put the model in eval mode and remove sampling from its forward pass",
+            )
+        return first
+
+    def _refuse_other_mode(self, rows: Tensor, single: Tensor) -> None:
+        """Raise where the model answers otherwise while gradients are recorded, as they are for attacks."""
+        # A copy: memory that a model keeps may not be written to in both modes.
+        twin = independent_copy(self.model) if _small(self.model) else None
+        found = []
+        try:
+            for row in rows if twin is not None else ():
+                with torch.enable_grad():
+                    out = twin(row[None].to(DTYPES[self.dtype], copy=True))  # type: ignore[misc]
+                found.append(out.detach().to(single.dtype))
+        except Exception:  # a model may refuse to record gradients with any error
+            return
+        if not found:
+            return
+        unit = self.scale(single).clamp_min(torch.finfo(single.dtype).tiny)
+        if (worst := difference(torch.cat(found), single, unit)) > self.rounding:
+            raise NondeterministicModel(
+                f"the model's scores differ by {worst:.1e} (relative) where gradients are recorded",
+                why="its forward pass asks for torch's mode: certificates, attacks and deployment would be "
+                "about different functions",
+                remedy="make the answer depend on the input alone",
+            )
 
     def _may_leave_its_thread(self) -> bool:
         # Autocast holds for the thread that switched it on only.
@@ -213,11 +276,12 @@ class BaseClassifier:
         return out.abs().amax(dim=1, keepdim=True)
 
     def _in_batches(self, samples: Tensor, size: int) -> Tensor:
+        """Scores of the samples in batches of ``size``: again and again where they do not fill one."""
         reps = -(-size // len(samples))
         if size >= len(samples):
             batch = samples.repeat(reps, *[1] * (samples.dim() - 1))[:size]
-            return self.logits(batch)[: len(samples)]
-        return torch.cat([self.logits(part) for part in samples.split(size)])
+            return self.logits(batch).clone()
+        return torch.cat([self.logits(part).clone() for part in samples.split(size)])
 
     def _run(
         self, forward: Callable[[Tensor], Tensor], batch: Tensor, *, channels_last: bool = False
@@ -233,26 +297,40 @@ class BaseClassifier:
 
 def _side_by_side(lanes: Sequence[BaseClassifier], batch: Tensor, size: int) -> list[Tensor]:
     """Every lane's scores of the batch. Each begins elsewhere: equal rows would hide a shared buffer."""
-    turns = [lane * len(batch) // len(lanes) for lane in range(len(lanes))]
+    rows = len(batch)
+    turns = [lane * rows // len(lanes) for lane in range(len(lanes))]
     work = [partial(c._in_batches, batch.roll(-turn, 0), size) for c, turn in zip(lanes, turns, strict=True)]
-    return [out.roll(turn, 0) for out, turn in zip(run_in_lanes(work), turns, strict=True)]
+    return [out[:rows].roll(turn, 0) for out, turn in zip(run_in_lanes(work), turns, strict=True)]
 
 
-def _difference(scores: Tensor, expected: Tensor, unit: Tensor) -> float:
-    """The largest, in units of ``unit``; infinite where only one of the two is a finite number."""
-    if not torch.equal(scores.isfinite(), expected.isfinite()):
-        return float("inf")
-    return float(((scores - expected).abs() / unit).nan_to_num().max())
+def difference(scores: Tensor, expected: Tensor, unit: Tensor) -> float:
+    """The largest, in units of ``unit``; infinite where only one of the two is a finite number.
+
+    ``scores`` may hold the expected rows again and again: all places of a batch are compared.
+    """
+    worst = 0.0
+    for part in scores.split(len(expected)):
+        ours, one = expected[: len(part)], unit[: len(part)]
+        if not torch.equal(part.isfinite(), ours.isfinite()):
+            return float("inf")
+        worst = max(worst, float(((part - ours).abs() / one).nan_to_num().max()))
+    return worst
 
 
 def _in_channels_last(model: Any) -> nn.Module | None:
     """A copy of the model whose convolutions keep channels last, or None where that is no use or no copy."""
     if not isinstance(model, nn.Module) or not any(isinstance(m, nn.Conv2d) for m in model.modules()):
         return None
-    if sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()]) > COPIES_BYTES:
+    if not _small(model):
         return None
     twin: Any = independent_copy(model)  # torch's own stubs miss this form of ``to``
     return None if twin is None else twin.to(memory_format=torch.channels_last)
+
+
+def _small(model: Any) -> bool:
+    """Whether a torch module's copies may be kept beside it."""
+    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    return sum(t.numel() * t.element_size() for t in tensors) <= COPIES_BYTES
 
 
 def _device_of(model: Any) -> torch.device:

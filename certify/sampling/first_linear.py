@@ -17,6 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from certify.altered import altered
+from certify.errors import InvalidModel
+from certify.sampling.classifier import BaseClassifier, difference
+
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
@@ -42,11 +46,11 @@ def reduce_first_linear(model: Any) -> Reduced | None:
     layers = _flattened(model)
     if layers is None:
         return None
-    while layers and (isinstance(layers[0], nn.Identity) or _flattens_rows(layers[0])):
-        if _hooked(layers[0]):
+    while layers and (type(layers[0]) is nn.Identity or _flattens_rows(layers[0])):
+        if altered(layers[0]):
             return None
         layers = layers[1:]
-    if not layers or type(layers[0]) is not nn.Linear or _hooked(layers[0]):
+    if not layers or type(layers[0]) is not nn.Linear or altered(layers[0]):
         return None
     first = layers[0]
     if first.out_features >= first.in_features or not first.weight.dtype.is_floating_point:
@@ -66,17 +70,29 @@ def _flattened(model: Any) -> list[nn.Module] | None:
     """The layers of nested nn.Sequentials, or None where a container does more than pass on."""
     if type(model) is not nn.Sequential:
         return [model] if isinstance(model, nn.Module) else []
-    if _hooked(model):
+    if altered(model):
         return None
     parts = [_flattened(part) for part in model]
     return None if None in parts else [layer for part in parts if part is not None for layer in part]
 
 
-def _hooked(module: nn.Module) -> bool:
-    """Whether hooks (preprocessing, old weight normalisation) or a forward put in its place change what
-    the module computes."""
-    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
-
-
 def _flattens_rows(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Flatten) and layer.start_dim == 1 and layer.end_dim == -1
+    return type(layer) is nn.Flatten and layer.start_dim == 1 and layer.end_dim == -1
+
+
+def refuse_other_shortcut(
+    reduced: Reduced, behind: BaseClassifier, whole: BaseClassifier, rows: Tensor
+) -> None:
+    """Raise InvalidModel where the network behind its first layer is not the network itself on ``rows``.
+
+    ``rows``: noisy inputs (n, *shape). ``behind`` classifies points of the reduced space, ``whole`` inputs.
+    """
+    found, expected = behind.one_by_one(reduced.project(rows)), whole.one_by_one(rows)
+    worst = difference(found, expected, whole.scale(expected).clamp_min(torch.finfo(expected.dtype).tiny))
+    if worst > whole.rounding:
+        raise InvalidModel(
+            "the network cannot be sampled behind its first layer",
+            why=f"its scores there differ by {worst:.1e} (relative) from the network's own on the same noisy "
+            f"inputs, rounding explains {whole.rounding:.1e}",
+            remedy="use reduce=False",
+        )

@@ -9,47 +9,67 @@ in the caller's own thread, so the votes are the same with any number of lanes.
 from __future__ import annotations
 
 import copy
+import dis
 import os
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import lru_cache, partial
+from functools import lru_cache
 from threading import Barrier
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from certify.altered import altered
+from certify.reached import Reached, codes_in, library
+
 #: Copies of a model may take this much memory together.
 COPIES_BYTES = 1 << 29
-#: What a class or a Python module may hold that a forward pass could write to.
-_STATE = (torch.Tensor, nn.Module, np.ndarray, dict, list, set, bytearray)
+#: Packages whose functions keep nothing between calls but what is named in ``_RANDOM``.
+_TRUSTED = ("torch", "math", "cmath", "operator", "builtins", "typing", "abc", "collections", "certify")
+_CONSTANTS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), slice, range)
+_CONSTANTS += (torch.dtype, torch.device, torch.layout, torch.memory_format)
+#: What reads or writes the random generators that all threads share.
+_RANDOM = frozenset({
+    "manual_seed", "seed", "initial_seed", "set_rng_state", "get_rng_state", "fork_rng", "default_generator",
+    "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "normal_",
+    "uniform_", "bernoulli", "bernoulli_", "multinomial", "poisson", "exponential_", "random_", "cauchy_",
+    "log_normal_", "geometric_", "Generator", "random",
+})  # fmt: skip
+_STORES = frozenset({"STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "DELETE_GLOBAL"})
 
 
-def run_in_lanes(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+def run_in_lanes(
+    tasks: Sequence[Callable[[], Any]], *, abandon: Callable[[], Any] | None = None
+) -> list[Any]:
     """The results of the tasks, each run in a thread of its own whose torch operations use one core.
 
-    Ends when all have ended; raises the first error in order.
+    Ends when all have ended; raises the first error in order. ``abandon`` is called where Ctrl-C ends the
+    wait: it lets the tasks come to an end, as nobody may use what they use before they have.
     """
     pool = _pool(os.getpid(), len(tasks))
     futures: list[Future[Any]] = [pool.submit(task) for task in tasks]
-    wait(futures)
+    try:
+        wait(futures)
+    except BaseException:
+        if abandon is not None:
+            abandon()
+        wait(futures)
+        raise
     return [future.result() for future in futures]
 
 
 def independent_copy(model: Any) -> nn.Module | None:
     """A copy that shares nothing with ``model`` that a forward pass could write to, or None.
 
-    None for what cannot be copied or whose copies might still meet: callables that are no module,
-    scripted modules, hooks, functions of others' stored in a module, and modules whose class holds, or whose
-    methods name, tensors, modules or containers. (``torch.nn.DataParallel`` asks as much of its replicas.)
+    None for what cannot be copied, and wherever copies might still meet: for all but torch's own layers
+    and classes whose code, as far as a call of the model reaches (``certify.reached``), refers to nothing
+    but torch, numbers, and code of the same kind. (``torch.nn.DataParallel`` asks as much of its replicas.)
     """
-    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
-        return None
-    if any(_hooked(m) or _reaches_out(m) for m in model.modules()):
+    if not isinstance(model, nn.Module) or not _made_of_torch(model):
         return None
     try:
         twin = copy.deepcopy(model)
@@ -59,7 +79,7 @@ def independent_copy(model: Any) -> nn.Module | None:
 
 
 def keeps_to_itself(function: Callable[[torch.Tensor], Any], rows: torch.Tensor) -> bool:
-    """Whether torch writes to no memory but the rows and what the call itself made.
+    """Whether torch draws no random numbers and writes to no memory but the rows and what the call made.
 
     Copies do not help a model that writes to a tensor of its class or of its module: all lanes would
     write to the same one. Evaluates ``rows`` twice; False also where this cannot be watched.
@@ -83,7 +103,7 @@ def lanes_worth_trying(model: Any) -> int:
 
 
 class _Writes(TorchDispatchMode):
-    """Watches every torch operation of this thread for writes to memory that was there before."""
+    """Watches the torch operations of this thread for random numbers and writes to memory from before."""
 
     def __init__(self, rows: torch.Tensor) -> None:
         super().__init__()
@@ -96,6 +116,7 @@ class _Writes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self.elsewhere |= torch.Tag.nondeterministic_seeded in func.tags
         given = {_memory(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
         named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
         for argument in func._schema.arguments:
@@ -112,37 +133,52 @@ def _memory(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
-
-
-def _reaches_out(module: nn.Module) -> bool:
-    """Functions and classes are copied by reference: what they close over or hold would be shared."""
-    if any(_is_shared(value) for value in vars(module).values()):
-        return True
-    kinds = [kind for kind in type(module).__mro__ if not _of_torch(kind)]
-    held = [v for kind in kinds for name, v in vars(kind).items() if not name.startswith("__")]
-    for value in [v for kind in kinds for v in vars(kind).values() if isinstance(v, types.FunctionType)]:
-        held += [value.__globals__.get(name) for name in value.__code__.co_names]
-    return any(isinstance(value, _STATE) for value in held)
-
-
-def _is_shared(value: Any, depth: int = 3) -> bool:
-    if isinstance(value, types.FunctionType):
-        return value.__closure__ is not None or not _of_torch(value)
-    if depth == 0:
+def _made_of_torch(model: nn.Module) -> bool:
+    """Whether all code that a call reaches refers to torch, to numbers and to code of the same kind only."""
+    reached = Reached(model)
+    kinds = {kind for part in model.modules() for kind in type(part).__mro__}
+    if "OptimizedModule" in {kind.__name__ for kind in kinds}:
         return False
-    if isinstance(value, partial):
-        value = [value.func, *value.args, *value.keywords.values()]
-    if isinstance(value, Mapping):
-        value = value.values()
-    elif not isinstance(value, list | tuple | set):
+    if reached.everything or any(altered(part) for part in model.modules()):
         return False
-    return any(_is_shared(item, depth - 1) for item in value)
+    if any(library(kind.__module__) and not _of_torch(kind) for kind in kinds):
+        return False
+    if any(
+        isinstance(p, torch.jit.ScriptModule) or type(p).__name__ == "OptimizedModule"
+        for p in model.modules()
+    ):
+        return False  # their code is not Python's to read
+    if reached.names & _RANDOM or any(_writes(function.__code__) for function in reached.functions):
+        return False
+    return all(_harmless(value) for value in reached.shared)
+
+
+def _harmless(value: Any) -> bool:
+    """Whether a value that copies share can be written to by nobody: numbers, names, and code."""
+    if isinstance(value, tuple | frozenset):
+        return all(_harmless(item) for item in value)
+    if isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.ModuleType | type):
+        return _of_torch(value) or not library(_module(value))  # one's own is reached, and read, in turn
+    return isinstance(value, _CONSTANTS) or type(value).__module__ in ("torch._ops", "typing", "types")
 
 
 def _of_torch(thing: Any) -> bool:
-    return str(thing.__module__).split(".")[0] in ("torch", "builtins", "typing")
+    return _module(thing).split(".")[0] in _TRUSTED
+
+
+def _module(thing: Any) -> str:
+    return str(thing.__name__ if isinstance(thing, types.ModuleType) else thing.__module__ or "torch")
+
+
+def _writes(code: types.CodeType) -> bool:
+    """Whether code assigns attributes, or variables that are not its own."""
+    if code.co_name == "__init__":
+        return False
+    steps = ((part, step) for part in codes_in(code) for step in dis.get_instructions(part))
+    return any(
+        step.opname in _STORES or (step.opname == "STORE_DEREF" and step.argval in part.co_freevars)
+        for part, step in steps
+    )
 
 
 def _apart(model: nn.Module, twin: nn.Module) -> bool:

@@ -20,15 +20,17 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from certify.contents import model_contents
 from certify.errors import InvalidSetting, MissingExtra, NondeterministicModel, WorkersLost
-from certify.sampling.engine import Request, Sampler
+from certify.sampling.audit import Answer
+from certify.sampling.engine import Drawn, Request, Sampler
 from certify.sampling.tally import Tally
 
 #: How often a cell is tried again after the worker that had it died.
@@ -72,6 +74,7 @@ class RaySampler:
         self.classifier = local.classifier
         self.local = local
         self.tally = local.tally
+        self.audit = local.audit
         self._ray: Any = None
         self._make: Any = None
         self._model: Any = None
@@ -82,6 +85,7 @@ class RaySampler:
         self._flying: dict[Any, tuple[int, list[_Cell]]] = {}
         self._deaths = 0
         self._rows = torch.rand(8, *local.shape, generator=torch.Generator().manual_seed(0))
+        self._parts: Mapping[str, str] = {}
         self.batch_size = local.batch_size
 
     def __enter__(self) -> RaySampler:
@@ -110,8 +114,16 @@ class RaySampler:
             self._started = False
 
     def counts(self, requests: Sequence[Request]) -> np.ndarray:
-        """As ``Sampler.counts``; the row of an input whose cells were lost too often is all -1."""
-        totals = np.zeros((len(requests), *self.tally.shape), dtype=np.int64)
+        """As ``Sampler.counts``; the counts of an input whose cells were lost too often are all -1."""
+        return self.draw(requests).counts
+
+    def alone(self, request: Request, sample: int) -> Answer:
+        """As ``Sampler.alone``: the model here, not a worker's copy, audits what the workers counted."""
+        return self.local.alone(request, sample)
+
+    def draw(self, requests: Sequence[Request]) -> Drawn:
+        """As ``Sampler.draw``; see ``counts`` for inputs that were lost."""
+        totals = Drawn(np.zeros((len(requests), *self.tally.shape), dtype=np.int64), [[] for _ in requests])
         queue = deque(_groups(requests, self.local.batch_size))
         lost: set[int] = set()
         while queue or any(group for _, group in self._flying.values()):
@@ -119,15 +131,15 @@ class RaySampler:
                 if group := [cell for cell in queue.popleft() if cell.position not in lost]:
                     self._submit(group, requests)
             self._collect(totals, queue, lost)
-        totals[sorted(lost)] = -1
+        totals.counts[sorted(lost)] = -1
         return totals
 
     def _submit(self, group: list[_Cell], requests: Sequence[Request]) -> None:
         worker = self._idle.popleft()
-        parts = [replace(requests[c.position], start=c.start, count=c.count) for c in group]
-        self._flying[self._actors[worker].counts.remote(parts)] = (worker, group)
+        parts = [c.part_of(requests[c.position]) for c in group]
+        self._flying[self._actors[worker].draw.remote(parts)] = (worker, group)
 
-    def _collect(self, totals: np.ndarray, queue: deque[list[_Cell]], lost: set[int]) -> None:
+    def _collect(self, totals: Drawn, queue: deque[list[_Cell]], lost: set[int]) -> None:
         """Wait for one answer: counts, a new worker that is up, or a death."""
         [ref], _ = self._ray.wait(list(self._flying), num_returns=1)
         worker, group = self._flying.pop(ref)
@@ -146,16 +158,20 @@ class RaySampler:
             return
         self._deaths = 0
         if not group:
-            self._recognise(answer)
+            self._recognise(*answer)
         self._idle.append(worker)
-        for cell, row in zip(group, answer if group else (), strict=True):
-            totals[cell.position] += row
+        if group:
+            for cell, row, kept in zip(group, answer.counts, answer.kept, strict=True):
+                totals.counts[cell.position] += row
+                totals.kept[cell.position].extend(kept)
 
-    def _recognise(self, scores: torch.Tensor) -> None:
+    def _recognise(self, scores: torch.Tensor, parts: Mapping[str, str]) -> None:
         """Raise where a new worker's model is another function: classes and settings are imported there."""
-        if not self.classifier.same_function(self._rows, scores):
+        other = [name for name, digest in self._parts.items() if parts.get(name) != digest]
+        if other or not self.classifier.same_function(self._rows, scores):
             raise NondeterministicModel(
-                "a worker's model answers otherwise than the model here",
+                f"a worker's model {f'has another {other[0]}' if other else 'answers otherwise'} than the "
+                "model here",
                 why="a worker gets its weights and attributes, but imports its class: what was changed there "
                 "since, and other code on the worker's machine, make it another function",
                 remedy="keep what the forward pass reads in the model itself, or use --engine local",
@@ -181,6 +197,9 @@ class RaySampler:
                 why=f"it has {available:g} {'GPUs' if on_cuda else 'CPUs'}, and a worker takes one",
                 remedy="give fewer --workers, or add machines to the cluster",
             )
+        before = model_contents(local.classifier.model)
+        local.classifier.one_by_one(self._rows)
+        self._parts = before.constant(model_contents(local.classifier.model)).parts
         # The driver keeps the reference: workers that replace dead ones take the model from it.
         self._model = ray.put(local.classifier.model)
         self._plan = _Plan(
@@ -215,6 +234,11 @@ class _Cell:
     start: int
     count: int
     attempts: int = 0
+
+    def part_of(self, request: Request) -> Request:
+        """The samples of this cell, with those of the kept ones that are among them."""
+        kept = tuple(k for k in request.kept if self.start <= k < self.start + self.count)
+        return replace(request, start=self.start, count=self.count, kept=kept)
 
 
 @dataclass(frozen=True)
@@ -255,13 +279,14 @@ class _Worker:
             tally=plan.tally,
         )
 
-    def scores(self, rows: torch.Tensor) -> torch.Tensor:
-        """What the model here answers to each row by itself."""
-        return self._sampler.classifier.one_by_one(rows).cpu()
+    def scores(self, rows: torch.Tensor) -> tuple[torch.Tensor, dict[str, str]]:
+        """What the model here answers to each row by itself, and what it is made of."""
+        classifier = self._sampler.classifier
+        return classifier.one_by_one(rows).cpu(), dict(model_contents(classifier.model).parts)
 
-    def counts(self, requests: list[Request]) -> np.ndarray:
+    def draw(self, requests: list[Request]) -> Drawn:
         device = self._sampler.classifier.device
-        return self._sampler.counts([replace(r, base=r.base.to(device)) for r in requests])
+        return self._sampler.draw([replace(r, base=r.base.to(device)) for r in requests])
 
 
 def _groups(requests: Sequence[Request], size: int) -> Iterator[list[_Cell]]:

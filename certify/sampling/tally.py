@@ -22,12 +22,11 @@ class Tally(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def read(self, classifier: BaseClassifier, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Flat cells (batch, m) that each row adds one to, and the rows in doubt (batch,)."""
-        ...
+    def read(self, classifier: BaseClassifier, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Flat cells (batch, m) that each row adds one to, and the rows in doubt (batch,).
 
-    def alone(self, classifier: BaseClassifier, x: Tensor) -> np.ndarray:
-        """The cells (m,) of one input evaluated by itself: what ``read`` is a faster way to learn."""
+        ``out``: the classifier's raw scores (batch, ...). Those of a single evaluation define the cells.
+        """
         ...
 
     def statistic(self, counts: np.ndarray) -> np.ndarray:
@@ -52,12 +51,9 @@ class Votes:
     def shape(self) -> tuple[int, ...]:
         return (self.num_classes + 1,)
 
-    def read(self, classifier: BaseClassifier, batch: Tensor) -> tuple[Tensor, Tensor]:
-        labels, doubt = classifier.votes(batch)
+    def read(self, classifier: BaseClassifier, out: Tensor) -> tuple[Tensor, Tensor]:
+        labels, doubt = classifier.read(out)
         return labels[:, None], doubt
-
-    def alone(self, classifier: BaseClassifier, x: Tensor) -> np.ndarray:
-        return np.array([classifier.vote_alone(x)])
 
     def statistic(self, counts: np.ndarray) -> np.ndarray:
         return counts[:-1]
@@ -78,8 +74,8 @@ class MarginScores:
     def shape(self) -> tuple[int, ...]:
         return (self.num_classes, len(self.thresholds) + 1)
 
-    def read(self, classifier: BaseClassifier, batch: Tensor) -> tuple[Tensor, Tensor]:
-        out = classifier.logits(batch).double()
+    def read(self, classifier: BaseClassifier, out: Tensor) -> tuple[Tensor, Tensor]:
+        out = out.double()
         finite = out.isfinite().all(dim=1)
         scores, slope = _margins(torch.where(finite[:, None], out, 0.0))
         # A relative change of the logits by the tolerance moves a score by at most this much.
@@ -87,12 +83,6 @@ class MarginScores:
         bins = self._bins(scores)
         doubt = (self._bins(scores - reach) != self._bins(scores + reach)).any(dim=1) & finite
         return self._cells(torch.where(finite[:, None], bins, 0)), doubt
-
-    def alone(self, classifier: BaseClassifier, x: Tensor) -> np.ndarray:
-        out = classifier.logits_alone(x).double()
-        if not bool(out.isfinite().all()):
-            return self._cells(torch.zeros_like(out, dtype=torch.int64))[0].cpu().numpy()
-        return self._cells(self._bins(_margins(out)[0]))[0].cpu().numpy()
 
     def statistic(self, counts: np.ndarray) -> np.ndarray:
         return counts

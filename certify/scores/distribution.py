@@ -26,7 +26,7 @@ from scipy import special
 from certify.bounds import check_alpha
 from certify.errors import InvalidCounts, InvalidSetting
 
-#: Relative step towards zero after solving for a radius.
+#: Step towards zero after summing a mean, and (relatively) after solving for a radius.
 _DOWN = 1e-12
 
 
@@ -67,8 +67,8 @@ def band_lower(reached: ArrayLike, n: int, alpha: float) -> np.ndarray:
     one-sided form (Massart, Ann. Probab. 18 (1990); its constant needs level <= 1/2) and
     Clopper-Pearson with a union bound over the thresholds. Never reaches 1.
     """
-    check_alpha(alpha)
     k = np.asarray(reached, dtype=np.float64)
+    check_alpha(alpha, shares=2 * max(1, len(k)))
     if n < 1 or np.any(k < 0) or np.any(k > n):
         raise InvalidCounts(
             f"exceedance counts outside 0..{n}",
@@ -86,12 +86,12 @@ def band_lower(reached: ArrayLike, n: int, alpha: float) -> np.ndarray:
 
 
 def mean_at(distance: float, band: np.ndarray, thresholds: np.ndarray) -> float:
-    """Lower bound on E h at ``distance`` (in units of sigma) from the point the band belongs to.
+    """Lower bound on E h at ``distance`` (in units of sigma) from the point of the band, rounded down.
 
     Between two thresholds q is at least its value at the upper one.
     """
     widths = np.diff(thresholds, prepend=0.0)
-    return float(widths @ special.ndtr(special.ndtri(band) - distance))
+    return float(widths @ special.ndtr(special.ndtri(band) - distance)) - _DOWN
 
 
 def distribution_radius(band: np.ndarray, thresholds: np.ndarray) -> float:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import sqlite3
@@ -26,11 +25,16 @@ from typing import TYPE_CHECKING, Any
 from certify.canonical import canonical, sha256_text
 from certify.errors import InvalidInput, RunConflict
 from certify.files import write_atomically
+from certify.inputs import Rows
 from certify.records import TIME_FIELDS, Record, Run, Status
 from certify.store import settings as run_settings
-from certify.store.database import create, seal
+from certify.store import typed
+from certify.store.arrays import load_arrays, packed
+from certify.store.bound import continued
+from certify.store.damage import explained
+from certify.store.database import connect, create, seal
 from certify.store.lock import RunLock
-from certify.store.read import DATABASE, StoredRun, explained, load_arrays, read_rows, read_run, stronger
+from certify.store.read import Reader, StoredRun, attack_key, read_rows, read_run, stronger
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,14 +42,18 @@ if TYPE_CHECKING:
 __all__ = ["RunStore", "StoredRun", "open_run", "read_run", "records_digest"]
 
 
-def open_run(path: str | os.PathLike[str], settings: Mapping[str, Any], guarantee: str) -> RunStore:
+def open_run(
+    path: str | os.PathLike[str], settings: Mapping[str, Any], guarantee: str, *, rows: Rows | None = None
+) -> RunStore:
     """Create the run directory ``path``, or resume the run that is in it.
 
+    ``rows`` (``certify.inputs.Rows``): the inputs and labels of this session. Raises EvidenceFails
+    where they, or the data set that ``settings`` name, are not those of the run; then nothing is written.
     Raises RunConflict when the directory holds a run with other binding settings or
     another process is writing it, CorruptRun when its content fails its own hashes,
     RunNotWritable when the place cannot be written. Use as a context manager.
     """
-    return RunStore(Path(path), settings, guarantee)
+    return RunStore(Path(path), settings, guarantee, rows=rows)
 
 
 def records_digest(records: Iterable[Record]) -> str:
@@ -63,8 +71,11 @@ class RunStore:
     an exception is passing: an interrupted run is resumed, not presented.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], guarantee: str) -> None:
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], guarantee: str, *, rows: Rows | None = None
+    ) -> None:
         binding, recorded = run_settings.split(settings)
+        _refuse(typed.settings_fault(run_settings.join(binding, recorded)))
         self.path = path
         self.guarantee = guarantee
         self.settings = run_settings.join(binding, recorded)
@@ -73,16 +84,19 @@ class RunStore:
             path.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(path)
         for scratch in path.glob(".*.tmp"):  # of a writer that was killed: the lock is ours now
-            scratch.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what cannot be unlinked is none of ours
+                scratch.unlink()
         try:
-            self._db = self._open(binding, recorded)
+            self._db = self._open(binding, recorded, rows)
         except BaseException:
             self._lock.release()
             raise
 
-    def _open(self, binding: dict[str, Any], recorded: dict[str, Any]) -> sqlite3.Connection:
+    def _open(
+        self, binding: dict[str, Any], recorded: dict[str, Any], given: Rows | None
+    ) -> sqlite3.Connection:
         with explained(self.path):
-            db = sqlite3.connect(self.path / DATABASE, isolation_level=None)
+            db = connect(self.path)
         try:
             with explained(self.path):
                 create(db, binding, self._run, self.guarantee)
@@ -97,6 +111,8 @@ class RunStore:
                     why=f"it says: {rows.guarantee}",
                     remedy="give this run another directory with --out",
                 )
+            recorded = continued(self.path, rows.sessions, recorded, rows.records, given)
+            self.settings = run_settings.join(binding, recorded)
             self._known = {record.index: _text(record) for record in rows.records}
             self._failed = {r.index for r in rows.records if r.status is Status.FAILED}
             if canonical(recorded) not in {canonical(s) for s in rows.sessions}:
@@ -132,32 +148,44 @@ class RunStore:
         different result of the same input: noise is keyed, so it means that something
         that should be fixed is not. Only a *failed* record gives way to a later one.
         """
-        text = _text(record)
+        self.add_all((record,))
+
+    def add_all(self, records: Iterable[Record]) -> None:
+        """Store records as ``add`` does, in one step: all of them or, where one is refused, none."""
+        fresh: dict[int, tuple[Record, str]] = {}
+        for record in records:
+            text = _text(record)
+            _refuse(typed.record_fault(json.loads(text) | {"seconds": float(record.seconds)}, {}))
+            if self._is_new(record, text):
+                fresh[record.index] = record, text
+        if not fresh:
+            return
+        rows = []
+        for index, (record, text) in fresh.items():
+            seconds = float(record.seconds)
+            sealed = seal(self._run, index, text, seconds)
+            rows.append((self._run, index, text, seconds, sha256_text(text), sealed))
+        with self._transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
+        for index, (record, text) in fresh.items():
+            self._known[index] = text
+            (self._failed.add if record.status is Status.FAILED else self._failed.discard)(index)
+
+    def _is_new(self, record: Record, text: str) -> bool:
+        """Whether a record is to be written; RunConflict where another result is there."""
         known = self._known.get(record.index)
         if known == text:
-            return
-        if known is not None and record.index not in self._failed:
-            if record.status is Status.FAILED:
-                return  # a worker that died proves nothing against the result that is there
-            raise RunConflict(
-                f"input {record.index} of {self.path} has a second, different result",
-                why=f"stored {_difference(known, text)}; equal settings and noise give equal records",
-                remedy="find what changed (hardware, library, a model that is not a fixed function), "
-                "then run into another directory with --out",
-            )
-        seconds = float(record.seconds)
-        row = (
-            self._run,
-            record.index,
-            text,
-            seconds,
-            sha256_text(text),
-            seal(self._run, record.index, text, seconds),
+            return False
+        if known is None or record.index in self._failed:
+            return True
+        if record.status is Status.FAILED:
+            return False  # a worker that died proves nothing against the result that is there
+        raise RunConflict(
+            f"input {record.index} of {self.path} has a second, different result",
+            why=f"stored {_difference(known, text)}; equal settings and noise give equal records",
+            remedy="find what changed (hardware, library, a model that is not a fixed function), "
+            "then run into another directory with --out",
         )
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)", row)
-        self._known[record.index] = text
-        (self._failed.add if record.status is Status.FAILED else self._failed.discard)(record.index)
 
     def run(self) -> Run:
         """All records so far, in input order, with the settings of the newest session."""
@@ -175,13 +203,14 @@ class RunStore:
     def put_document(self, name: str, body: Any) -> None:
         """Store a JSON document (a bounds table, a ledger) under ``name``, replacing the one before."""
         text = canonical(body, strict=False)
+        _refuse(typed.document_fault(name, json.loads(text)))
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", (name, text, sha256_text(text)))
 
     def document(self, name: str) -> Any:
         """The document stored under ``name``, or None."""
         with explained(self.path):
-            return read_rows(self._db, self.path).documents.get(name)
+            return Reader(self._db, self.path).documents().get(name)
 
     def add_attack(self, payload: Mapping[str, Any]) -> bool:
         """Store one attack outcome under (index, smoothed, norm, eps); whether it was kept.
@@ -190,7 +219,8 @@ class RunStore:
         says more against the model is kept, so a counterexample is never overwritten.
         """
         text = canonical(payload, strict=False)
-        key = _attack_key(payload)
+        _refuse(typed.attack_fault(json.loads(text), self.settings))
+        key = attack_key(payload)
         with self._transaction() as db:
             found = db.execute("SELECT body FROM attacks WHERE key = ?", (key,)).fetchone()
             kept = found is None or stronger(json.loads(text), json.loads(found[0]))
@@ -202,31 +232,27 @@ class RunStore:
     def attacks(self) -> list[dict[str, Any]]:
         """All attack outcomes, by input, then threat."""
         with explained(self.path):
-            return read_rows(self._db, self.path).attacks
+            return Reader(self._db, self.path).attacks(self.settings)
 
     def put_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Store arrays as ``NAME.npz``; its hash is promised first, so a kill in between does no harm."""
-        import numpy as np
-
-        buffer = io.BytesIO()
-        named: dict[str, Any] = {k: np.asarray(v) for k, v in arrays.items()}
-        np.savez_compressed(buffer, **named)
-        digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+        body = packed(arrays)
+        digest = hashlib.sha256(body).hexdigest()
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO arrays VALUES (?, NULL, ?) "
                 "ON CONFLICT(name) DO UPDATE SET pending = excluded.pending",
                 (name, digest),
             )
-        write_atomically(self.path / f"{name}.npz", buffer.getvalue())
+        write_atomically(self.path / f"{name}.npz", body)
         with self._transaction() as db:
             db.execute("UPDATE arrays SET sha256 = pending, pending = NULL WHERE name = ?", (name,))
 
     def arrays(self, name: str) -> dict[str, np.ndarray] | None:
         """The arrays stored under ``name``, or None."""
         with explained(self.path):
-            hashes = read_rows(self._db, self.path).arrays
-        return load_arrays(self.path, name, hashes)
+            hashes = Reader(self._db, self.path).arrays()
+        return load_arrays(self.path, name, hashes, self.settings, inputs=len(self))
 
     def finish(self) -> None:
         """Write ``certificates.csv`` and ``manifest.json`` for the records that are there."""
@@ -273,8 +299,14 @@ def _text(record: Record) -> str:
     return canonical(row)
 
 
-def _attack_key(payload: Mapping[str, Any]) -> str:
-    return canonical([payload["index"], bool(payload["smoothed"]), str(payload["norm"]), payload.get("eps")])
+def _refuse(fault: str | None) -> None:
+    """What would not be read again is not written."""
+    if fault is not None:
+        raise InvalidInput(
+            "a value cannot be written to the run store",
+            why=fault,
+            remedy="use the types that the JSON Schemas in certify/store/schemas name",
+        )
 
 
 def _difference(old: str, new: str) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from certify.errors import InvalidInput, InvalidSetting
 from certify.files import write_atomically
 from certify.records import Record, Run, Status
+from certify.store.logs import printed_radius
 
 CSV_COLUMNS = (
     "index", "label", "predict", "status", "radius", "radius_upper", "correct",
@@ -69,7 +70,7 @@ def to_csv(run: Run) -> str:
                 "" if r.target is None else r.target,
                 r.label if r.certified else -1,
                 str(r.status),
-                round_down(r.radius),
+                (r.certified and _as_printed(run, r)) or round_down(r.radius),
                 round_up(r.radius_upper),
                 "" if r.correct is None else int(r.correct),
                 round_down(r.p_lower),
@@ -93,6 +94,12 @@ def to_locuslab(run: Run) -> str:
             why="the format has one class and one radius per input, the run has them per pixel",
             remedy="export --to csv or --to json; the maps themselves are the run's pixels-*.npz",
         )
+    if run.settings.get("task") == "population":
+        raise InvalidInput(
+            "a run about a population cannot be written in the locuslab format",
+            why="it certified no input, and the format would call every one an abstention",
+            remedy="export --to csv or --to json",
+        )
     lines = ["idx\tlabel\tpredict\tradius\tcorrect\ttime"]
     for r in run:
         if r.status is Status.FAILED or r.target is None:
@@ -106,7 +113,7 @@ def to_locuslab(run: Run) -> str:
                 else "certify a data set with labels, or export --to csv",
             )
         predict = r.label if r.certified else -1
-        radius = three_digits(r.radius if r.certified else 0.0)
+        radius = _as_printed(run, r) or three_digits(r.radius if r.certified else 0.0)
         time = timedelta(seconds=r.seconds)
         lines.append(f"{r.index}\t{r.target}\t{predict}\t{radius}\t{int(bool(r.correct))}\t{time}")
     return "\n".join(lines) + "\n"
@@ -158,6 +165,11 @@ def _rounded(value: float, step: Decimal, rounding: str) -> str:
         return str(float(value))
     text = f"{Decimal(value).quantize(step, rounding=rounding, context=_EXACT):f}"
     return text.rstrip("0").rstrip(".") or "0" if "." in text else text
+
+
+def _as_printed(run: Run, record: Record) -> str | None:
+    """The radius as an imported log prints it: to round a rounded number again would change the claim."""
+    return printed_radius(record) if run.settings.get("imported") else None
 
 
 def _json(record: Record) -> dict:

@@ -8,28 +8,26 @@ a radius that no n samples prove at that alpha and sigma, a "correct" that contr
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
-import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from scipy import special
 
 from certify.bounds import binomial_lower
-from certify.errors import InvalidInput, InvalidSetting, UnreadableFile
-from certify.files import sha256_file
+from certify.errors import InvalidInput, InvalidSetting
+from certify.files.safe import open_regular
 from certify.radii import radius_down
 from certify.records import Record, Status
 from certify.store import StoredRun, open_run, read_run
-
-COLUMNS = ["idx", "label", "predict", "radius", "correct", "time"]
-
-_TIME = re.compile(r"(?:(\d+) days?, )?(\d+):(\d+):(\d+(?:\.\d*)?)")
+from certify.store.logs import LogLine, parse_log
 
 #: Half a unit of the third significant digit: what printing may have added to a radius.
 _PRINTED = 0.5e-2
+#: More samples than any published certificate was made with.
+_MOST_SAMPLES = 10**9
 
 
 def import_locuslab(
@@ -46,20 +44,15 @@ def import_locuslab(
     ``out`` holds another run.
     """
     sigma, n = _check(sigma, n)
-    best = radius_down(binomial_lower(n, n, alpha), sigma)
+    binomial_lower(n, n, alpha)  # refuses an alpha that is none before the file is looked at
     path = Path(log_path)
-    rows = _parse(path)
-    for row in rows:
-        # Printed numbers are rounded to nearest, so a radius may exceed the bound by half a digit.
-        if row.predict >= 0 and row.radius > best * (1 + _PRINTED):
-            raise InvalidInput(
-                f"line {row.line} of {path.name} claims radius {row.radius:g}",
-                why=f"{n} samples at alpha = {alpha:g} and sigma = {sigma:g} prove at most {best:.6g}",
-                remedy="give the sigma, alpha and n of the published run; if they are right, the log is not",
-            )
+    with open_regular(path, "log") as file:
+        data = file.read()
+    rows = parse_log(path, data)
+    _refuse_more_than_provable(path, rows, sigma, alpha, n)
     settings = {
         "format_version": 1,
-        "imported": {"format": "locuslab", "file": path.name, "sha256": sha256_file(path)},
+        "imported": {"format": "locuslab", "file": path.name, "sha256": hashlib.sha256(data).hexdigest()},
         "sigma": sigma,
         "diffusion_sigma": sigma / math.sqrt(2),
         "noise": "gaussian",
@@ -78,19 +71,8 @@ def import_locuslab(
         "run can be plotted and compared, not verified."
     )
     with open_run(out, settings, guarantee) as store:
-        for row in rows:
-            store.add(_record(row, sigma, n))
+        store.add_all(_record(row, sigma, n) for row in rows)
     return read_run(out)
-
-
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    idx: int
-    label: int
-    predict: int
-    radius: float
-    seconds: float
 
 
 def _check(sigma: float, n: int) -> tuple[float, int]:
@@ -109,68 +91,62 @@ def _check(sigma: float, n: int) -> tuple[float, int]:
     return float(sigma), int(n)
 
 
-def _parse(path: Path) -> list[_Row]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as cause:
-        raise UnreadableFile(
-            f"{path} cannot be read",
-            why=str(cause),
-            remedy="give the log that the published certify.py wrote",
-        ) from cause
-    if not lines or lines[0].split("\t") != COLUMNS:
-        raise UnreadableFile(
-            f"{path} is not a log of certificates",
-            why=f"its first line is {lines[0][:80]!r}" if lines else "it is empty",
-            remedy="the first line must be the tab-separated names " + " ".join(COLUMNS),
-        )
-    rows: dict[int, _Row] = {}
-    for number, text in enumerate(lines[1:], start=2):
-        if not text.strip():
-            continue
-        row = _row(path, number, text.split("\t"))
-        if row.idx in rows:
-            _refuse(path, number, f"input {row.idx} is already on line {rows[row.idx].line}")
-        rows[row.idx] = row
-    if not rows:
-        raise InvalidInput(
-            f"{path} holds no certificate",
-            why="only its heading is there",
-            remedy="give a log with at least one line",
-        )
-    return list(rows.values())
+def _refuse_more_than_provable(
+    path: Path, rows: Sequence[LogLine], sigma: float, alpha: float, n: int
+) -> None:
+    """Raise InvalidInput for radii that n samples cannot prove, and name settings that would."""
+    best = _longest(sigma, alpha, n)
+    over = [row for row in rows if row.predict >= 0 and row.radius > best]
+    if not over:
+        return
+    worst = max(over, key=lambda row: row.radius)
+    proved = radius_down(binomial_lower(n, n, alpha), sigma)
+    raise InvalidInput(
+        f"line {worst.line} of {path.name} claims radius {worst.printed}",
+        why=f"{n:,} samples at alpha = {alpha:g} and sigma = {sigma:g} prove at most {proved:.6g}; "
+        f"{len(over)} of {len(rows)} lines claim more",
+        remedy=f"give the settings of the published run: {_that_allow(worst.radius, sigma, alpha, n)} would "
+        "allow it. If none of these is the log's, it claims more than its samples prove",
+    )
 
 
-def _row(path: Path, number: int, cells: list[str]) -> _Row:
-    if len(cells) != len(COLUMNS):
-        _refuse(path, number, f"it has {len(cells)} columns instead of {len(COLUMNS)}")
-    try:
-        idx, label, predict = (int(c) for c in cells[:3])
-        radius, correct = float(cells[3]), int(cells[4])
-    except ValueError as cause:
-        _refuse(path, number, str(cause))
-    if idx < 0 or label < 0 or predict < -1:
-        _refuse(path, number, "indices and classes start at 0 (predict -1 is an abstention)")
-    if not (math.isfinite(radius) and radius >= 0):
-        _refuse(path, number, f"{cells[3]} is not a radius")
-    if correct != int(predict == label):
-        _refuse(path, number, f"it says correct = {correct} for label {label} and predict {predict}")
-    return _Row(number, idx, label, predict, radius, _seconds(path, number, cells[5]))
+def _longest(sigma: float, alpha: float, n: int) -> float:
+    """The largest radius a log may print: numbers are rounded to nearest, so up by half a digit."""
+    return radius_down(binomial_lower(n, n, alpha), sigma) * (1 + _PRINTED)
 
 
-def _seconds(path: Path, number: int, text: str) -> float:
-    found = _TIME.fullmatch(text.strip())
-    if found is None:
-        _refuse(path, number, f"{text!r} is not a time such as 0:00:14.25")
-    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+def _that_allow(radius: float, sigma: float, alpha: float, n: int) -> str:
+    """Which alpha, n or sigma proves ``radius`` with the other two as they are, rounded up."""
+    needed = float(special.log_ndtr(radius / (1 + _PRINTED) / sigma))  # log of the class probability
+    alphas = _rounded_up(math.exp(n * needed), (1, 2, 5))
+    more = math.log(alpha) / needed if needed < 0 else math.inf
+    ns = _rounded_up(min(more, 2.0 * _MOST_SAMPLES), (1, 1.5, 2, 3, 5, 7))
+    best = _longest(sigma, alpha, n)
+    sigmas = float(f"{sigma * radius / best * 1.005:.3g}") if best > 0 else math.inf
+    found = []
+    if alpha < alphas < 0.5 and _longest(sigma, alphas, n) >= radius:
+        found.append(f"alpha = {alphas:g} at this n")
+    if ns <= _MOST_SAMPLES and _longest(sigma, alpha, int(ns)) >= radius:
+        found.append(f"n = {int(ns)} at this alpha")
+    if _longest(sigmas, alpha, n) >= radius:
+        found.append(f"sigma = {sigmas:g}")
+    return ", or ".join(found) or "a larger n and a larger sigma"
 
 
-def _record(row: _Row, sigma: float, n: int) -> Record:
+def _rounded_up(value: float, leading: tuple[float, ...]) -> float:
+    """The next number that begins with one of the ``leading`` digits, as people choose them; 0 stays 0."""
+    if value <= 0:
+        return 0.0
+    power = math.floor(math.log10(value))
+    return next(r for d in (*leading, 10, 20) if (r := float(f"{d}e{power}")) >= value * (1 - 1e-12))
+
+
+def _record(row: LogLine, sigma: float, n: int) -> Record:
     if row.predict < 0:
         return Record(
-            row.idx, Status.ABSTAINED, target=row.label, pb_upper=1.0, samples=n, seconds=row.seconds
-        )
+            row.idx, Status.ABSTAINED, target=row.label, pb_upper=1.0, samples=n, seconds=row.seconds,
+            details={"printed": row.printed},
+        )  # fmt: skip
     p_lower = float(special.ndtr(row.radius / sigma))
     return Record(
         index=row.idx,
@@ -185,12 +161,5 @@ def _record(row: _Row, sigma: float, n: int) -> Record:
         pb_upper=1 - p_lower,
         samples=n,
         seconds=row.seconds,
-    )
-
-
-def _refuse(path: Path, number: int, why: str) -> NoReturn:
-    raise InvalidInput(
-        f"line {number} of {path.name} cannot be imported",
-        why=why,
-        remedy="get the log again from its source; nothing was imported",
+        details={"printed": row.printed},
     )

@@ -12,12 +12,15 @@ import contextlib
 import fcntl
 import os
 import socket
+import stat
 import weakref
 from pathlib import Path
 
 from certify.errors import RunConflict, RunNotWritable
+from certify.files.members import fault_of
 
 LOCK_NAME = ".lock"
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 _held: weakref.WeakSet[RunLock] = weakref.WeakSet()
 
@@ -31,14 +34,18 @@ class RunLock:
 
     def __init__(self, directory: Path) -> None:
         path = directory / LOCK_NAME
+        self._handle: int | None = None
+        # What is written into the lock must not land in another file: no link, no second name, no device.
+        if fault := fault_of(path, writing=True):
+            raise _unlockable(directory, fault)
         try:
-            self._handle: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._handle = os.open(path, _OPEN, 0o666)
         except OSError as cause:
-            raise RunNotWritable(
-                f"{directory} could not be locked for writing",
-                why=str(cause),
-                remedy="choose a writable directory on a local disk with --out",
-            ) from cause
+            raise _unlockable(directory, str(cause)) from cause
+        found = os.fstat(self._handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            self._close()
+            raise _unlockable(directory, f"{LOCK_NAME} is no file of its own")
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as cause:
@@ -66,6 +73,15 @@ class RunLock:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def _unlockable(directory: Path, why: str) -> RunNotWritable:
+    return RunNotWritable(
+        f"{directory} could not be locked for writing",
+        why=why,
+        remedy=f"remove {LOCK_NAME} if it is no plain file, or choose a writable directory on a local disk "
+        "with --out",
+    )
 
 
 def _drop_in_child() -> None:

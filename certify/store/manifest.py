@@ -15,10 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from certify.canonical import sha256_text
+from certify.canonical import parse, sha256_text
 from certify.errors import UnreadableFile
 from certify.files import write_atomically
-from certify.inputs import inputs_digest
+from certify.files.members import read_member
+from certify.inputs import inputs_digest, labels_digest
 from certify.records import Status
 from certify.store.database import FORMAT
 from certify.store.exports import to_csv
@@ -32,6 +33,7 @@ PREDICATE = "urn:certify-robustness:run:v1"
 _MEANING = {
     "model": "tensors in name order: name, dtype, shape, bytes",
     "data": "one line per input, in input order: its id and the SHA-256 of its type, shape and values",
+    "labels": "one line per input, in input order: its id and its class, or the SHA-256 of its label map",
     "records": "canonical JSON of each record without its time fields, one line each, in input order",
     CERTIFICATES: "bytes of the file",
 }
@@ -51,14 +53,16 @@ def write_evidence(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The run directory's manifest. Raises UnreadableFile when it is missing or not JSON."""
+    """The run directory's manifest. Raises UnreadableFile when it is missing or no JSON object."""
     file = Path(path) / MANIFEST
     try:
-        body = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
+        body = parse(read_member(file, "manifest").decode("utf-8"))
+        if not isinstance(body, dict):
+            raise ValueError("it is no JSON object")
+    except (UnreadableFile, ValueError, RecursionError) as cause:
         raise UnreadableFile(
             f"{file} cannot be read",
-            why=str(cause),
+            why=cause.why if isinstance(cause, UnreadableFile) else str(cause),
             remedy="run the same `certify radius` command again: a finished run rewrites its manifest",
         ) from cause
     return body
@@ -72,6 +76,7 @@ def build(stored: StoredRun) -> dict[str, Any]:
     digests = {
         "model": _digest(settings.get("model")),
         "data": inputs_digest(stored.run) or _digest(settings.get("data")),
+        "labels": labels_digest(stored.run) if _named(settings.get("data")) else None,
         "records": records_digest(stored.run),
         CERTIFICATES: sha256_text(to_csv(stored.run)),
     }
@@ -89,7 +94,7 @@ def build(stored: StoredRun) -> dict[str, Any]:
             "run_id": stored.run_id,
             "guarantee": stored.guarantee,
             "inputs": len(stored.run),
-            **{str(status): sum(r.status is status for r in stored.run) for status in Status},
+            **_tally(stored),
             "settings": settings,
             "sessions": stored.sessions,
             "versions": versions() | (settings.get("versions") or {}),
@@ -97,6 +102,12 @@ def build(stored: StoredRun) -> dict[str, Any]:
             "command": settings.get("command") or environment.get("command"),
         },
     }
+
+
+def _tally(stored: StoredRun) -> dict[str, int]:
+    """Records by status; counted ones are named only where there are any."""
+    found = {str(status): sum(r.status is status for r in stored.run) for status in Status}
+    return {k: v for k, v in found.items() if v or k != Status.COUNTED}
 
 
 def hardware() -> dict[str, Any]:
@@ -119,6 +130,11 @@ def versions() -> dict[str, str]:
         if version is not None:
             found[name] = str(version)
     return found
+
+
+def _named(data: Any) -> bool:
+    """Whether the run names its data by hashes; runs of before have no subject for their labels."""
+    return isinstance(data, dict) and "ids" in data
 
 
 def _digest(part: Any) -> str | None:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from certify.canonical import canonical
 from certify.dense.maps import arrays_name
 from certify.errors import CertifyError, InvalidInput, RunConflict
+from certify.inputs import Rows
+from certify.population.statements import conclude, is_population
 from certify.records import Run
-from certify.store import RunStore, open_run, records_digest
+from certify.store import RunStore, bound, open_run, records_digest
 from certify.store import settings as run_settings
 from certify.store.manifest import read_manifest
 from certify.store.read import StoredRun, read_run
+from certify.store.schema import schema, violation
 from certify.verification.witness import PLAN
 
 
 def merge(
-    shards: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], *, command: str | None = None
+    shards: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    command: str | None = None,
+    rows: Callable[[Iterable[int]], Rows] | None = None,
 ) -> Run:
     """Merge the run directories ``shards`` into ``out`` and return the whole run.
 
@@ -27,8 +36,10 @@ def merge(
     have the same binding settings and guarantee, every shard i of n must be there, and an
     input that two shards hold must have the same record in both. Records and the boundaries
     they rest on are merged; attacks and bounds are statements about a whole run and are made
-    on the merged one.
-    Raises RunConflict, InvalidInput, or what ``read_run`` raises; ``out`` is then not written.
+    on the merged one. What a run states about a population is stated once all its inputs are there. Shards
+    must have been started on one data set, by the hashes they recorded; where these
+    cannot tell, ``rows`` (ids -> ``certify.inputs.Rows``) opens the data, and every record is compared.
+    Raises RunConflict, EvidenceFails, InvalidInput, or what ``read_run`` raises; ``out`` is then not written.
     """
     stored = [read_run(path) for path in shards]
     if not stored:
@@ -52,18 +63,24 @@ def merge(
         _refuse_unfinished(shard)
     _refuse_gaps(stored)
     _refuse_contradiction(stored)
+    bound.refuse_other_data(stored, rows)
     plan = _common_plan(stored)
     environment = {k: v for k, v in (recorded.get("environment") or {}).items() if k != "shard"}
     recorded |= {"environment": environment | {"merged": len(stored)}}
     if command is not None:
         recorded["command"] = command
+    if recorded.get("data"):
+        records = [record for shard in stored for record in shard.run]
+        recorded["data"] = bound.described(recorded["data"], stored, records)
     with open_run(out, run_settings.join(binding, recorded), first.guarantee) as store:
         if plan is not None:
             store.put_document(PLAN, plan)
         for shard in stored:
             for record in shard.run:
                 _copy_maps(shard, store, record.index)
-                store.add(record)
+            store.add_all(shard.run)
+        if is_population(first.settings):
+            conclude(store)
         return store.run()
 
 
@@ -88,11 +105,12 @@ def _common_plan(stored: Sequence[StoredRun]) -> Any:
 
 
 def _refuse_unfinished(shard: StoredRun) -> None:
-    try:
-        subjects = {s["name"]: s["digest"]["sha256"] for s in read_manifest(shard.path)["subject"]}
-        finished = subjects.get("records") == records_digest(shard.run)
-    except (CertifyError, KeyError, TypeError):
-        finished = False
+    finished = False
+    with contextlib.suppress(CertifyError):
+        manifest = read_manifest(shard.path)
+        if violation(manifest, schema("manifest")) is None:
+            subjects = {s["name"]: s["digest"]["sha256"] for s in manifest["subject"]}
+            finished = subjects.get("records") == records_digest(shard.run)
     if not finished:
         raise RunConflict(
             f"{shard.path} did not finish",
@@ -107,9 +125,16 @@ def _refuse_gaps(stored: Sequence[StoredRun]) -> None:
     for shard in stored:
         for session in shard.sessions:
             part: Any = (session.get("environment") or {}).get("shard")
-            if part:
-                i, _, n = str(part).partition("/")
-                named.setdefault(n, set()).add(i)
+            if part is None:
+                continue
+            found = re.fullmatch(r"0*([1-9][0-9]{0,17})/0*([1-9][0-9]{0,17})", str(part))
+            if found is None or int(found[1]) > int(found[2]):
+                raise RunConflict(
+                    f"{shard.path} says that it is shard {str(part)[:40]!r}",
+                    why="a shard is i/n with 1 <= i <= n",
+                    remedy="run the shards again with --shard 1/n to --shard n/n",
+                )
+            named.setdefault(found[2], set()).add(found[1])
     if not named:
         return
     if len(named) > 1:
@@ -119,7 +144,7 @@ def _refuse_gaps(stored: Sequence[StoredRun]) -> None:
             remedy="merge the n shards i/n of one n",
         )
     [(n, parts)] = named.items()
-    if n.isdigit() and len(parts) < int(n):
+    if len(parts) < int(n):
         raise RunConflict(
             f"only {len(parts)} of {n} shards are here",
             why=f"given: {', '.join(f'{i}/{n}' for i in sorted(parts))}",

@@ -1,36 +1,31 @@
-"""Reading a run directory: every row is checked against its hash before anyone sees it."""
+"""Reading a run directory: every row is checked against its hash and its schema before anyone sees it."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
+import re
 import sqlite3
-import tempfile
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from certify.canonical import canonical, sha256_text
-from certify.errors import CorruptRun, RunNotWritable, UnreadableFile
-from certify.files import sha256_file
+from certify.canonical import canonical, parse, sha256_text
+from certify.errors import InvalidInput
 from certify.records import Record, Run
 from certify.store import settings as run_settings
-from certify.store.database import FORMAT, run_hash, seal
+from certify.store import typed
+from certify.store.arrays import load_arrays
+from certify.store.damage import corrupt, explained
+from certify.store.database import DATABASE, FORMAT, opened, run_hash, seal
 
 if TYPE_CHECKING:
     import numpy as np
 
-DATABASE = "records.sqlite"
-
 #: What an outcome says against the model, from most to least.
 _DAMAGE = ("broken", "clean_error", "unconfirmed", "survived", "error")
-
-_DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
-         sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)  # fmt: skip
+#: Names of array files: they stand in the run directory itself.
+_ARRAYS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -53,8 +48,11 @@ class StoredRun:
         return tuple(self._arrays)
 
     def arrays(self, name: str) -> dict[str, np.ndarray] | None:
-        """The arrays stored under ``name`` (``NAME.npz``), checked against their hash, or None."""
-        return load_arrays(self.path, name, self._arrays)
+        """The arrays stored under ``name`` (``NAME.npz``), or None.
+
+        Raises CorruptRun where they are not those that were stored, or none that a run like this can have.
+        """
+        return load_arrays(self.path, name, self._arrays, self.settings, inputs=len(self.run))
 
 
 @dataclass(frozen=True)
@@ -70,26 +68,26 @@ class Rows:
     attacks: list[dict[str, Any]]
     arrays: dict[str, tuple[str | None, str | None]]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The binding settings and those that the newest session recorded."""
+        return run_settings.join(self.binding, self.sessions[-1] if self.sessions else {})
+
 
 def read_run(path: str | os.PathLike[str]) -> StoredRun:
     """Read a run directory, finished or not, without changing it.
 
-    Raises UnreadableFile when there is no run, CorruptRun when any row fails its hash.
+    Raises UnreadableFile when there is no run, CorruptRun when any row fails its hash or its schema.
     """
     path = Path(path)
-    if not (path / DATABASE).is_file():
-        _absent(path, f"{path / DATABASE} does not exist")
-    with explained(path), _read_only(path) as db:
-        if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            _absent(path, f"{path / DATABASE} is empty: the run stopped before it began")
+    with explained(path), opened(path) as db:
         rows = read_rows(db, path)
-    settings = run_settings.join(rows.binding, rows.sessions[-1] if rows.sessions else {})
-    run = Run(rows.records, settings, rows.guarantee)
+    settings = rows.settings
     return StoredRun(
         path,
         settings,
         rows.guarantee,
-        run,
+        Run(rows.records, settings, rows.guarantee),
         rows.attacks,
         rows.documents,
         rows.sessions,
@@ -99,48 +97,148 @@ def read_run(path: str | os.PathLike[str]) -> StoredRun:
 
 
 def read_rows(db: sqlite3.Connection, path: Path) -> Rows:
-    """Every row of the database, structure and hashes checked. Raises CorruptRun."""
+    """Every row of the database: structure, hashes, types. Raises CorruptRun."""
     verdict = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if verdict != "ok":
-        _corrupt(path, f"the database's structure is damaged: {verdict}")
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > FORMAT:
-        raise UnreadableFile(
-            f"{path} was written by a newer release",
-            why=f"its format is {version}, this release reads up to {FORMAT}",
-            remedy="upgrade certify-robustness",
-        )
-    runs = _all(db, "SELECT id, binding, guarantee, sha256, format FROM run")
-    if len(runs) != 1:
-        _corrupt(path, f"it has {len(runs)} settings rows instead of one")
-    run, binding_text, guarantee, digest, _ = runs[0]
-    _check(path, "the settings", run_hash(_str(binding_text), _str(guarantee)), digest)
-    binding = json.loads(binding_text)
-    _check(path, "the run's id", run_settings.run_id(binding), run)
-    return Rows(
-        binding=binding,
-        run_id=run,
-        guarantee=guarantee,
-        sessions=[
-            _body(path, f"session {n}", body, sha)
-            for n, body, sha in _all(db, "SELECT number, body, sha256 FROM sessions ORDER BY number")
-        ],
-        records=[
-            _record(path, run, *row)
-            for row in _all(
-                db, "SELECT run, idx, record, seconds, sha256, seal FROM records ORDER BY run, idx"
+        corrupt(path, f"the database's structure is damaged: {verdict}")
+    return Reader(db, path).rows()
+
+
+class Reader:
+    """One reading: the database, and the directory that errors name. Raises CorruptRun."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self.db, self.path = db, path
+
+    def rows(self) -> Rows:
+        runs = self._all("id, binding, guarantee, sha256, format FROM run", (str, str, str, str, int))
+        if len(runs) != 1:
+            corrupt(self.path, f"it has {len(runs)} settings rows instead of one")
+        run, text, guarantee, digest, version = runs[0]
+        if version != FORMAT:
+            corrupt(self.path, f"its format is {version!r}, and {FORMAT} in the database's head")
+        self._check("the settings", run_hash(text, guarantee), digest)
+        binding = self._parsed("the settings", text)
+        self._fault("the settings", typed.settings_fault(binding))
+        self._check("the run's id", run_settings.run_id(binding), run)
+        sessions = [
+            self._body(f"session {n}", text, sha, typed.session_fault, strict=True)
+            for n, text, sha in self._all(
+                "number, body, sha256 FROM sessions ORDER BY number", (int, str, str)
             )
-        ],
-        documents={
-            name: _body(path, f"document {name}", body, sha)
-            for name, body, sha in _all(db, "SELECT name, body, sha256 FROM documents ORDER BY name")
-        },
-        attacks=[
-            _body(path, f"attack {key}", body, sha)
-            for key, body, sha in _all(db, "SELECT key, body, sha256 FROM attacks ORDER BY idx, key")
-        ],
-        arrays={name: (sha, pending) for name, sha, pending in _all(db, "SELECT * FROM arrays")},
-    )
+        ]
+        for session in sessions:
+            self._fault("the settings", typed.settings_fault(run_settings.join(binding, session)))
+        found = Rows(
+            binding=binding,
+            run_id=run,
+            guarantee=guarantee,
+            sessions=sessions,
+            records=[
+                self._record(run, binding, *row)
+                for row in self._all(
+                    "run, idx, record, seconds, sha256, seal FROM records ORDER BY run, idx",
+                    (str, int, str, float, str, str),
+                )
+            ],
+            documents=self.documents(),
+            attacks=self.attacks(binding),
+            arrays=self.arrays(),
+        )
+        if len({r.index for r in found.records}) != len(found.records):
+            corrupt(self.path, "it holds two records of one input")
+        return found
+
+    def documents(self) -> dict[str, Any]:
+        """The documents by name."""
+        found = self._all("name, body, sha256 FROM documents ORDER BY name", (str, str, str))
+        return {
+            name: self._body(f"document {name}", text, sha, lambda b, n=name: typed.document_fault(n, b))
+            for name, text, sha in found
+        }
+
+    def attacks(self, binding: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The attack outcomes, by input, then threat."""
+        found = self._all("key, idx, body, sha256 FROM attacks ORDER BY idx, key", (str, int, str, str))
+        return [self._attack(binding, *row) for row in found]
+
+    def _all(self, query: str, kinds: tuple[type, ...]) -> list[Any]:
+        """All rows at once (a cursor kept alive by an error's traceback would keep the database locked).
+
+        SQLite keeps any type in any column: each value must be of its column's.
+        """
+        found = self.db.execute(f"SELECT {query}").fetchall()
+        for row in found:
+            for value, kind in zip(row, kinds, strict=True):
+                if type(value) is not kind:
+                    table = query.partition(" FROM ")[2].partition(" ")[0]
+                    corrupt(self.path, f"table {table} holds a {type(value).__name__} for a {kind.__name__}")
+        return found
+
+    def _record(
+        self, run: str, binding: Mapping[str, Any], owner: str, index: int, text: str, seconds: float,
+        digest: str, whole: str,
+    ) -> Record:  # fmt: skip
+        name = f"the record of input {index}"
+        if owner != run:
+            corrupt(self.path, f"{name} belongs to another run")
+        self._check(name, sha256_text(text), digest)
+        self._check(f"the row of input {index}", seal(run, index, text, seconds), whole)
+        body = self._parsed(name, text)
+        if not isinstance(body, dict) or body.get("index") != index or "seconds" in body:
+            corrupt(self.path, f"{name} is not in canonical form under its own key")
+        body |= {"seconds": seconds}
+        self._fault(name, typed.record_fault(body, binding))
+        return Record.from_json(body)
+
+    def _attack(self, binding: Mapping[str, Any], key: str, index: int, text: str, digest: str) -> Any:
+        body = self._body(f"attack {key}", text, digest, lambda b: typed.attack_fault(b, binding))
+        if body["index"] != index or attack_key(body) != key:
+            corrupt(self.path, f"attack {key[:200]} is stored under another key than its own")
+        return body
+
+    def arrays(self) -> dict[str, tuple[str | None, str | None]]:
+        """The array files by name: the hash of each, and that of one about to replace it."""
+        found = self.db.execute("SELECT name, sha256, pending FROM arrays").fetchall()
+        for name, *hashes in found:
+            if not isinstance(name, str) or not _ARRAYS.fullmatch(name):
+                corrupt(self.path, f"it lists arrays under {str(name)[:80]!r}, which names no file of a run")
+            if not all(h is None or isinstance(h, str) for h in hashes):
+                corrupt(self.path, f"the hash of {name}.npz is no text")
+        return {name: (sha, pending) for name, sha, pending in found}
+
+    def _body(
+        self, name: str, text: str, digest: str, fault: Callable[[Any], str | None], *, strict: bool = False
+    ) -> Any:
+        self._check(name, sha256_text(text), digest)
+        body = self._parsed(name, text, strict=strict)
+        self._fault(name, fault(body))
+        return body
+
+    def _parsed(self, name: str, text: str, *, strict: bool = True) -> Any:
+        try:
+            body = parse(text, strict=strict)
+            if canonical(body, strict=strict) == text:
+                return body
+        except (ValueError, RecursionError, InvalidInput) as cause:
+            corrupt(self.path, f"{name} cannot be read: {cause}", cause)
+        corrupt(self.path, f"{name} is not in canonical form")
+
+    def _check(self, name: str, computed: str, stored: str) -> None:
+        if computed != stored:
+            corrupt(
+                self.path,
+                f"{name} does not match its hash (stored {stored[:12]}..., is {computed[:12]}...)",
+            )
+
+    def _fault(self, name: str, fault: str | None) -> None:
+        if fault is not None:
+            corrupt(self.path, f"{name} is not what a run holds: {fault}")
+
+
+def attack_key(payload: Mapping[str, Any]) -> str:
+    """What tells two stored attack outcomes apart: input, target, norm and size."""
+    return canonical([payload["index"], bool(payload["smoothed"]), str(payload["norm"]), payload.get("eps")])
 
 
 def stronger(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
@@ -157,133 +255,4 @@ def stronger(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     return damage(new) <= damage(old)
 
 
-def load_arrays(
-    path: Path, name: str, hashes: Mapping[str, tuple[str | None, str | None]]
-) -> dict[str, np.ndarray] | None:
-    """``NAME.npz`` after its hash was checked; never unpickles. None if it was never stored."""
-    import numpy as np
-
-    expected, pending = hashes.get(name, (None, None))
-    file = path / f"{name}.npz"
-    if name not in hashes or (expected is None and not file.exists()):
-        return None
-    try:
-        if sha256_file(file) not in (expected, pending):
-            _corrupt(path, f"{file.name} is not the file that was stored")
-        with np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as cause:
-        _corrupt(path, f"{file.name} cannot be read: {cause}", cause)
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the disk say into this package's errors."""
-    try:
-        yield
-    except sqlite3.Error as cause:
-        code = getattr(cause, "sqlite_errorcode", None)
-        if code is not None and code & 0xFF in _DISK:
-            raise RunNotWritable(
-                f"{path} cannot be written or read",
-                why=f"SQLite says: {cause}",
-                remedy="free some space, or choose a writable directory on a local disk with --out; "
-                "what was stored before is intact and the run resumes",
-            ) from cause
-        _corrupt(path, f"SQLite says: {cause}", cause)
-    except (OSError, UnicodeDecodeError, RecursionError) as cause:
-        if isinstance(cause, OSError) and not isinstance(cause, (CorruptRun, RunNotWritable, UnreadableFile)):
-            raise RunNotWritable(
-                f"{path} cannot be written or read",
-                why=str(cause),
-                remedy="choose a writable directory on a local disk with --out",
-            ) from cause
-        if isinstance(cause, OSError):
-            raise
-        _corrupt(path, str(cause), cause)
-
-
-@contextmanager
-def _read_only(path: Path) -> Iterator[sqlite3.Connection]:
-    file = path / DATABASE
-    try:
-        db = _probe(file)
-    except sqlite3.OperationalError:
-        # A log that was left behind needs a writable place to be replayed in: use a copy.
-        with tempfile.TemporaryDirectory() as scratch:
-            for part in path.glob(f"{DATABASE}*"):
-                if not part.name.endswith("-shm"):
-                    shutil.copyfile(part, Path(scratch) / part.name)
-            db = sqlite3.connect(Path(scratch) / DATABASE, isolation_level=None)
-            try:
-                yield db
-            finally:
-                db.close()
-        return
-    try:
-        yield db
-    finally:
-        db.close()
-
-
-def _probe(file: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-    try:
-        db.execute("PRAGMA busy_timeout=10000")
-        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _all(db: sqlite3.Connection, query: str) -> list[Any]:
-    """All rows at once: a cursor kept alive by an error's traceback would keep the database locked."""
-    return db.execute(query).fetchall()
-
-
-def _record(path: Path, run: str, *row: Any) -> Record:
-    owner, index, text, seconds, digest, whole = row
-    if owner != run:
-        _corrupt(path, f"the record of input {index} belongs to another run")
-    _check(path, f"the record of input {index}", sha256_text(_str(text)), digest)
-    _check(path, f"the row of input {index}", seal(run, index, text, seconds), whole)
-    body = json.loads(text)
-    if body.get("index") != index or canonical(body) != text:
-        _corrupt(path, f"the record of input {index} is not in canonical form under its own key")
-    try:
-        return Record.from_json(body | {"seconds": seconds})
-    except (KeyError, TypeError, ValueError) as cause:
-        _corrupt(path, f"the record of input {index} is not a record: {cause}", cause)
-
-
-def _body(path: Path, name: str, text: Any, digest: Any) -> Any:
-    _check(path, name, sha256_text(_str(text)), digest)
-    return json.loads(text)
-
-
-def _absent(path: Path, why: str) -> NoReturn:
-    raise UnreadableFile(
-        f"there is no run in {path}",
-        why=why,
-        remedy="give the directory that `certify radius --out` wrote",
-    )
-
-
-def _str(value: Any) -> str:
-    return value if isinstance(value, str) else repr(value)
-
-
-def _check(path: Path, name: str, computed: str, stored: Any) -> None:
-    if computed != stored:
-        _corrupt(
-            path, f"{name} does not match its hash (stored {str(stored)[:12]}..., is {computed[:12]}...)"
-        )
-
-
-def _corrupt(path: Path, why: str, cause: BaseException | None = None) -> NoReturn:
-    raise CorruptRun(
-        f"{path} is damaged",
-        why=why,
-        remedy="restore the directory from a copy, or run again into another one with --out",
-    ) from cause
+__all__ = ["DATABASE", "Rows", "StoredRun", "attack_key", "read_rows", "read_run", "stronger"]

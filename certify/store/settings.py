@@ -7,10 +7,13 @@ influence a record is *recorded* with the session that used it, and may differ:
 - ``environment`` (batch size, engine, workers, shard, hardware, anything else put there)
 - ``command`` (how this session was started)
 - ``versions.python``
-- ``model.path_name`` (the weights' digest is binding, their place on the disk is not)
-- ``model.scores`` (of a plain function on fixed inputs: compared up to rounding, not bit by bit)
+- ``model.path_name``, ``model.denoiser_path`` (digests are binding, the place on the disk is not)
+- ``model.loaded`` (where in a file the weights were: the same weights may be packed in other ways)
+- ``model.scores`` (on fixed inputs: compared up to rounding, not bit by bit) and ``model.python``
 - ``data.limit``, ``data.skip``, ``data.root`` (which inputs a session visits: a run may
   grow, and shards visit different inputs; every input's own record is the same)
+- ``data.ids``, ``data.inputs``, ``data.labels``, ``data.count``, ``data.extended`` (hashes of the data set
+  that a session was started on: ``bound`` compares them)
 
 The device, the dtype and the versions of torch, numpy and this package stay binding:
 they decide the last bits of a logit, and so which classifier is certified.
@@ -25,27 +28,37 @@ from typing import Any
 
 from certify.canonical import canonical, sha256_text
 from certify.errors import RunConflict
+from certify.files.text import command as plain_command
 
 RECORDED = (
     "environment",
     "command",
     "versions.python",
     "model.path_name",
+    "model.denoiser_path",
+    "model.loaded",
     "model.scores",
+    "model.python",
     "data.limit",
     "data.skip",
     "data.root",
+    "data.ids",
+    "data.inputs",
+    "data.labels",
+    "data.count",
+    "data.extended",
 )
 
 #: What the user chose, in the order in which it is named where it differs.
 _CHOSEN = (
-    "model.digest", "model.function", "data.name", "data.split", "data.path", "sigma", "noise", "norm",
-    "grid", "scores", "mode", "correction", "slack", "step", "radius", "n0", "n", "n_max", "alpha", "seed",
+    "model.digest", "model.function", "model.denoiser", "model.classifier", "denoiser_choice", "data.name",
+    "data.split", "data.path", "sigma", "noise", "norm", "grid", "scores",
+    "mode", "correction", "slack", "step", "radius", "n0", "n", "n_max", "alpha", "seed",
     "dtype", "compiled", "device",
 )  # fmt: skip
 #: What follows from those, and is named without its values.
 _FOLLOWS = ("diffusion_sigma", "noise_settings", "mode_options", "reduced", "model.labels", "bounds", "dim",
-            "input_shape", "num_classes", "data.classes", "format_version")  # fmt: skip
+            "input_shape", "num_classes", "data.classes", "format_version", "seed_origin")  # fmt: skip
 
 _ABSENT = object()
 
@@ -63,6 +76,8 @@ def split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             for name in parents:
                 copy = copy.setdefault(name, {})
             copy[leaf] = node.pop(leaf)
+    if recorded.get("data") and not binding["data"]:
+        del binding["data"]  # arrays without a name: what is left says nothing
     return binding, recorded
 
 
@@ -99,7 +114,7 @@ def refuse_difference(
         f"{where} holds a run with other settings",
         why="; ".join(lines),
         remedy="give this run another directory with --out, or repeat the settings that are there"
-        + (f": {command}" if isinstance(command, str) else "")
+        + (f": {told}" if (told := plain_command(command)) else "")
         + _about_code(chosen + other),
     )
 
@@ -154,13 +169,14 @@ def _sorted_out(found: Iterable[tuple[str, Any, Any]]) -> tuple[list[Any], list[
 
 
 def _about_code(rows: Iterable[tuple[str, Any, Any]]) -> str:
-    """What to do where a plain function differs in what it is made of."""
+    """What to do where a model differs in what it is made of."""
     keys = [key for key, _, _ in rows if key.startswith(("model.code", "model.unchecked"))]
     if not keys:
         return ""
     return (
-        ". The function is told apart by its code and all that the code refers to (installed libraries by "
-        "their version): pass the one the run was made with, or a torch module, told apart by its weights"
+        ". A model is told apart by its weights, its code and all that the code refers to (of a plain "
+        "function, installed libraries by their version, too; bytecode differs between releases of Python): "
+        "pass the one the run was made with"
     )
 
 

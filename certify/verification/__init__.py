@@ -5,22 +5,22 @@ Level 2: every bound and radius follows from the stored counts, by ``certify.ver
 Level 3: a random subset is sampled again with fresh noise and agrees with what was stored.
 
 Levels 1 and 2 need neither torch nor the model. Level 3 gets its samples from the caller, who
-knows how to build the classifier.
+knows how to build the classifier. What could not be looked at is *not checked*: neither for nor
+against the run.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from certify.errors import CertifyError, InvalidSetting, UntrustedFile
-from certify.files import sha256_file
+from certify.errors import CertifyError, CorruptRun, EvidenceFails, InvalidSetting, NondeterministicModel
+from certify.files.members import read_member
 from certify.inputs import inputs_digest
-from certify.records import Record
+from certify.records import Record, Status
 from certify.store import records_digest
 from certify.store import settings as run_settings
 from certify.store.exports import to_csv
@@ -28,45 +28,21 @@ from certify.store.manifest import CERTIFICATES, build, read_manifest
 from certify.store.read import StoredRun, read_run
 from certify.store.schema import schema, violation
 from certify.verification.bounds import recompute
+from certify.verification.data import OpenRows, data_checks
 from certify.verification.dense import dense_consistent
-from certify.verification.replay import consistent, scores_consistent
+from certify.verification.outcome import EXIT_CODES, FAILS, HOLDS, NOT_CHECKED, Check, Verification
+from certify.verification.plan import looks_of
+from certify.verification.replay import consistent, counts_consistent, scores_consistent
 
 #: Fresh class counts of the given records, by input index: what level 3 asks its caller for. For soft
 #: scores, samples per bin of the certified class's score; for a segmentation run (votes (classes, height,
 #: width), samples) in place of the counts.
 Replay = Callable[[Sequence[Record]], Mapping[int, Any]]
+#: Further checks by a caller who holds the model or the data: what they are, beside what the run says.
+AtHand = Callable[[StoredRun], Iterable[Check]]
 
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at; ``detail`` names what is wrong, or what was seen."""
-
-    name: str
-    ok: bool
-    detail: str
-
-
-@dataclass(frozen=True)
-class Verification:
-    """The outcome. ``ok`` is true only if every check is."""
-
-    level: int
-    checks: tuple[Check, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every check holds."""
-        return all(check.ok for check in self.checks)
-
-    @property
-    def failures(self) -> tuple[Check, ...]:
-        """The checks that do not hold."""
-        return tuple(check for check in self.checks if not check.ok)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        rows = [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in self.checks]
-        return {"ok": self.ok, "level": self.level, "checks": rows}
+#: Errors of a replay that speak about the run. All others say that it could not be looked at.
+_AGAINST = (EvidenceFails, CorruptRun, NondeterministicModel)
 
 
 def verify(
@@ -75,16 +51,19 @@ def verify(
     level: int = 2,
     expect: Mapping[str, str] | None = None,
     replay: Replay | None = None,
+    rows: OpenRows | None = None,
     subset: int = 20,
     seed: int | None = None,
+    at_hand: AtHand | None = None,
 ) -> Verification:
     """Check the run directory ``path`` up to ``level`` (1, 2 or 3; each includes the ones before).
 
     ``expect`` maps "model" and "data" to SHA-256 digests taken from the files at hand; a run
-    about others fails. ``replay`` (level 3) returns fresh class counts for ``subset`` records
-    drawn by ``seed`` (None: unpredictable, as an auditor wants it). Never raises for what is
-    wrong with the run: that is what the checks say. Raises InvalidSetting for a wrong call, UntrustedFile
-    where ``replay`` may not open the model.
+    about others fails. ``at_hand`` returns further checks of the same kind. ``replay`` (level 3) returns
+    fresh class counts for ``subset`` records drawn by ``seed`` (None: unpredictable, as an auditor wants
+    it); ``rows`` (level 3) opens the data set, with which the inputs and labels of all records are compared.
+    Never raises for what is wrong with the run or keeps it from being looked at: that is what the
+    checks say. Raises InvalidSetting for a wrong call.
     """
     if level not in (1, 2, 3) or (level == 3 and replay is None) or subset < 1:
         raise InvalidSetting(
@@ -98,20 +77,22 @@ def verify(
     except CertifyError as error:
         return Verification(level, (Check("records", False, f"{error.what}: {error.why}"),))
     checks = [*_whole(stored), *_expected(stored, expect or {})]
+    if at_hand is not None:
+        checks += _guarded("same model", lambda: at_hand(stored))
     if level >= 2:
-        checks += [Check(name, ok, detail) for name, ok, detail in recompute(stored)]
+        checks += [Check(*found) for found in recompute(stored)]
+    if level >= 3 and rows is not None:
+        checks += _guarded("data", lambda: data_checks(stored, rows))
     if level >= 3 and replay is not None:
-        if all(check.ok for check in checks):
-            checks.append(_replayed(stored, replay, subset, seed))
-        else:
-            checks.append(Check("replay", False, "not attempted: the checks before it failed"))
+        checks += _replayed(stored, checks, replay, subset, seed)
     return Verification(level, tuple(checks))
 
 
 def _whole(stored: StoredRun) -> list[Check]:
     checks = [
         Check("records", True, f"{len(stored.run)} rows and the settings match their hashes"),
-        _check("record schema", _first(_schema_faults(stored)), "every record follows the schema"),
+        # Reading refuses what does not.
+        Check("record schema", True, "every record follows the schema"),
         _check("arrays", _first(_array_faults(stored)), "every array file matches its hash"),
     ]
     try:
@@ -128,13 +109,6 @@ def _whole(stored: StoredRun) -> list[Check]:
     return checks
 
 
-def _schema_faults(stored: StoredRun):
-    rule = schema("record")
-    for record in stored.run:
-        if found := violation(record.to_json(), rule):
-            yield f"input {record.index}: {found}"
-
-
 def _array_faults(stored: StoredRun):
     for name in stored.array_names:
         try:
@@ -147,7 +121,7 @@ def _manifest_faults(stored: StoredRun, manifest: Mapping[str, Any]):
     """Where the manifest and the records disagree: settings by name, digests by subject."""
     says, ours = manifest["predicate"], build(stored)
     yield from (
-        f"setting {key} is {there!r} in the manifest and {here!r} in the records"
+        f"setting {key} is {str(there)[:80]!r} in the manifest and {str(here)[:80]!r} in the records"
         for key, there, here in run_settings.differences(
             run_settings.split(says["settings"])[0], run_settings.split(stored.settings)[0]
         )
@@ -157,6 +131,8 @@ def _manifest_faults(stored: StoredRun, manifest: Mapping[str, Any]):
         if says.get(key) != ours["predicate"].get(key):
             yield f"{key} is not in the manifest what it is in the records"
     theirs = {s["name"]: s["digest"]["sha256"] for s in manifest["subject"]}
+    if len(theirs) != len(manifest["subject"]):
+        yield "the manifest names a subject twice"
     for subject in ours["subject"]:
         name, digest = subject["name"], subject["digest"]["sha256"]
         if theirs.pop(name, None) != digest:
@@ -166,12 +142,14 @@ def _manifest_faults(stored: StoredRun, manifest: Mapping[str, Any]):
 
 
 def _csv_fault(stored: StoredRun) -> str | None:
-    file = stored.path / CERTIFICATES
-    if not file.is_file():
+    wanted, file = to_csv(stored.run).encode(), stored.path / CERTIFICATES
+    if not os.path.lexists(file):
         return "the file is missing"
-    if file.read_bytes() == to_csv(stored.run).encode():
-        return None
-    return f"the file does not say what the records say (its SHA-256 is {sha256_file(file)[:12]}...)"
+    try:
+        found = read_member(file, "table", most=len(wanted) + 1)
+    except CertifyError as error:
+        return error.why
+    return None if found == wanted else "the file does not say what the records say"
 
 
 def _expected(stored: StoredRun, expect: Mapping[str, str]):
@@ -183,26 +161,48 @@ def _expected(stored: StoredRun, expect: Mapping[str, str]):
         yield Check(f"same {part}", same, f"{part} {digest[:12]}..." if same else detail)
 
 
-def _replayed(stored: StoredRun, replay: Replay, subset: int, seed: int | None) -> Check:
-    certified = [r for r in stored.run if r.certified]
+def _replayed(
+    stored: StoredRun, checks: Sequence[Check], replay: Replay, subset: int, seed: int | None
+) -> list[Check]:
+    """Level 3, where the levels before it leave something to compare."""
+    if not all(check.ok for check in checks):
+        return [Check("replay", None, "not attempted: not every check before it holds")]
+    counted = stored.settings.get("task") == "population"
+    certified = [r for r in stored.run if (r.status is Status.COUNTED if counted else r.certified)]
     if not certified:
-        return Check("replay", True, "no certificate to replay")
+        return [Check("replay", True, "no certificate to replay")]
     rng = random.SystemRandom() if seed is None else random.Random(seed)
     picked = sorted(rng.sample(certified, min(subset, len(certified))), key=lambda r: r.index)
+
+    def compared() -> Iterable[Check]:
+        fault = _disagreement(stored, picked, replay(picked))
+        names = ", ".join(str(r.index) for r in picked) if len(picked) <= 40 else f"({len(picked)} of them)"
+        yield _check("replay", fault, f"inputs {names} agree with fresh noise")
+
+    return _guarded("replay", compared)
+
+
+def _disagreement(stored: StoredRun, picked: Sequence[Record], fresh: Mapping[int, Any]) -> str | None:
+    settings, among = stored.settings, len(stored.run)
+    if settings.get("task") == "segmentation":
+        return dense_consistent(stored, picked, fresh)
+    if settings.get("task") == "population":
+        return counts_consistent(picked, fresh, inputs=among)
+    # Level 2 held the plan's looks, where there is one, to be those of the settings.
+    how: dict[str, int] = {"looks": len(looks_of(settings["mode_options"])), "inputs": among}
+    if settings.get("scores", "votes") in ("soft", "distribution"):
+        return scores_consistent(picked, fresh, settings, **how)
+    return consistent(picked, fresh, settings, **how)
+
+
+def _guarded(name: str, checks: Callable[[], Iterable[Check]]) -> list[Check]:
+    """What a caller's checks say; an error that is not about the run means that they could not look."""
     try:
-        fresh = replay(picked)
-    except UntrustedFile:
-        raise  # it was asked for less than it needs: that says nothing about the run
+        return list(checks())
+    except _AGAINST as error:
+        return [Check(name, False, f"{error.what}: {error.why}; {error.remedy}")]
     except CertifyError as error:
-        return Check("replay", False, f"{error.what}: {error.why}; {error.remedy}")
-    names = ", ".join(str(r.index) for r in picked)
-    if stored.settings.get("task") == "segmentation":
-        fault = dense_consistent(stored, picked, fresh)
-    elif stored.settings.get("scores", "votes") in ("soft", "distribution"):
-        fault = scores_consistent(picked, fresh, stored.settings)
-    else:
-        fault = consistent(picked, fresh, stored.settings)
-    return _check("replay", fault, f"inputs {names} agree with fresh noise")
+        return [Check(name, None, f"{error.what}: {error.why}; {error.remedy}")]
 
 
 def _check(name: str, fault: str | None, fine: str) -> Check:
@@ -217,4 +217,6 @@ def _first(faults) -> str | None:
     return found[0] + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
 
 
-__all__ = ["Check", "Verification", "records_digest", "verify"]
+__all__ = [
+    "EXIT_CODES", "FAILS", "HOLDS", "NOT_CHECKED", "Check", "Verification", "records_digest", "verify",
+]  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 
 from certify.records import Record, Status
 from certify.store.read import StoredRun
+from certify.verification.audit import audit_checks
 from certify.verification.ball import reach_of
 from certify.verification.carried import carried_fault, source_of
 from certify.verification.dense import dense_checks
@@ -30,11 +31,14 @@ _IMPOSSIBLE = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeEr
 
 _SOFT = {"soft": soft_fault, "distribution": distribution_fault}
 
-Found = tuple[str, bool, str]
+Found = tuple[str, bool | None, str]
 
 
 def recompute(stored: StoredRun) -> Iterator[Found]:
-    """(check, ok, detail) for the run's settings, bounds, radii and statuses. Raises nothing."""
+    """(check, ok, detail) for the run's settings, bounds, radii and statuses. Raises nothing.
+
+    ``ok`` is None for what cannot be recomputed by anybody.
+    """
     try:
         yield from _recomputed(stored)
     except _IMPOSSIBLE as cause:
@@ -47,11 +51,24 @@ def _recomputed(stored: StoredRun) -> Iterator[Found]:
     scores = settings.get("scores", "votes")
     records = [r for r in stored.run if r.status is not Status.FAILED]
     if mode == "imported":
-        yield "bounds", False, "an imported log holds radii without the votes behind them"
+        yield (
+            "bounds",
+            None,
+            (
+                "an imported log holds radii without the votes behind them: nothing can be recomputed; "
+                "certify the model itself with `certify radius --model`"
+            ),
+        )
         return
     yield _terms(stored)
+    yield from audit_checks(stored)
     if settings.get("task") == "segmentation":
         yield from dense_checks(stored)
+        return
+    if settings.get("task") == "population":
+        from certify.verification.population import population_checks  # plans again by scipy
+
+        yield from population_checks(stored)
         return
     yield _all("records hold together", list(stored.run), lambda r: record_fault(r, settings))
     if "transfer" in settings:
@@ -71,7 +88,7 @@ def _recomputed(stored: StoredRun) -> Iterator[Found]:
         try:
             plan = Plan.of(stored.documents.get(PLAN), settings)
             plan.check_error(records)
-        except PlanFault as fault:
+        except (PlanFault, *_IMPOSSIBLE) as fault:
             yield "boundaries", False, str(fault)
             return
         yield "boundaries", True, f"wrong with probability at most {plan.error:.6g} <= alpha"

@@ -22,10 +22,30 @@ _NEGLIGIBLE = 1e-20
 _CUT = 1e-30
 #: More than one look loses: the entries cut off, and increments outside their window (Bernstein: 1e-38).
 _OUTSIDE = 1e-22
+#: Most trials of one binomial law that are summed; terms that are summed at once.
+MOST_TRIALS, _BLOCK = 10**9, 1 << 14
+
+
+class Work:
+    """How much arithmetic is left; a table that would take hours is refused, not computed."""
+
+    def __init__(self, left: float) -> None:
+        self.left = left
+
+    def spend(self, cost: float) -> None:
+        """Raise OverflowError where nothing is left."""
+        self.left -= cost
+        if self.left < 0:
+            raise OverflowError("the table takes more arithmetic than any plan of a run")
 
 
 def tail_at_least(k: int, n: int, p: float) -> float:
-    """P(Bin(n, p) >= k), summed from its largest term outward; relative error about 1e-10."""
+    """P(Bin(n, p) >= k), summed from its largest term outward; relative error about 1e-10.
+
+    Raises OverflowError for more trials than are summed in reasonable time (``MOST_TRIALS``).
+    """
+    if n > MOST_TRIALS:
+        raise OverflowError(f"{n} samples are more than are recomputed here ({MOST_TRIALS:,})")
     if k <= 0:
         return 1.0
     if k > n or p <= 0.0:
@@ -40,6 +60,8 @@ def tail_at_least(k: int, n: int, p: float) -> float:
 
 def tail_at_most(k: int, n: int, p: float) -> float:
     """P(Bin(n, p) <= k), the mirror image of ``tail_at_least``."""
+    if n > MOST_TRIALS:
+        raise OverflowError(f"{n} samples are more than are recomputed here ({MOST_TRIALS:,})")
     if k < 0:
         return 0.0
     if k >= n or p <= 0.0:
@@ -76,17 +98,26 @@ def normal_radius(p: float, sigma: float) -> float:
 
 
 def ever_reached(
-    looks: Sequence[int], accept: Sequence[int], p: float, *, mirrored: Sequence[int] | None = None
+    looks: Sequence[int],
+    accept: Sequence[int],
+    p: float,
+    *,
+    mirrored: Sequence[int] | None = None,
+    work: Work | None = None,
 ) -> float:
     """P(a class of probability p has at least accept[j] of looks[j] votes for some j), rounded up.
 
     With ``mirrored`` also the event that all other votes together reach mirrored[j]. The count's
     distribution is carried from look to look by convolution; what has crossed is taken out. Mass
-    outside the carried window is counted as crossed.
+    outside the carried window is counted as crossed. Raises OverflowError where ``work`` is used up.
     """
     law, first, n, crossed = np.ones(1), 0, 0, 0.0
     for j, look in enumerate(looks):
+        if look > MOST_TRIALS:
+            raise OverflowError(f"{look} samples are more than are recomputed here ({MOST_TRIALS:,})")
         start, pmf = _increment(look - n, p)
+        if work is not None:
+            work.spend(len(law) * len(pmf))
         law, first, n = np.convolve(law, pmf), first + start, look
         counts = np.arange(first, first + len(law))
         out = counts >= accept[j]
@@ -103,13 +134,17 @@ def ever_reached(
 def _geometric_sum(k: int, n: int, p: float, *, upward: bool) -> float:
     """Sum of binomial probabilities from k away from the mean, each from its neighbour."""
     term = total = math.exp(_log_pmf(k, n, p))
-    odds = p / (1 - p)
-    i = k
+    odds, i, many = p / (1 - p), k, 32
     while i < n if upward else i > 0:
-        term *= (n - i) / (i + 1) * odds if upward else i / (n - i + 1) / odds
-        total += term
-        i += 1 if upward else -1
-        if term < _NEGLIGIBLE * total:
+        many = min(2 * many, _BLOCK)
+        steps = np.arange(i, min(n, i + many)) if upward else np.arange(i, max(0, i - many), -1)
+        terms = term * np.cumprod(
+            (n - steps) / (steps + 1) * odds if upward else steps / (n - steps + 1) / odds
+        )
+        total += float(terms.sum())
+        term = float(terms[-1])
+        i += len(steps) if upward else -len(steps)
+        if term <= _NEGLIGIBLE * total:  # also where both are below the smallest number
             break
     return min(1.0, total)
 

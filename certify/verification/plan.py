@@ -16,20 +16,40 @@ at most ``rival`` votes, and 2 P(Bin(n, m) <= rival) is added to the error of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from certify.records import Record
-from certify.verification.independent import ever_reached
+from certify.verification.ball import reach_of
+from certify.verification.independent import Work, ever_reached
 
 #: Two programmes may disagree on a probability by this share.
 ROUNDING = 1e-7
 _HALVINGS = 12
+#: More looks and targets than any plan has; the work that checking one may take (multiplications).
+_MOST, _WORK = 5000, 10**11
 
 
 class PlanFault(Exception):
     """What is wrong with the boundaries."""
+
+
+def looks_of(options: Mapping[str, Any]) -> list[int]:
+    """The looks that a mode's options stand for: first, each later by the factor growth, up to n_max.
+
+    One, where there is nothing to look at before the end. Raises PlanFault for more than any plan has.
+    """
+    if "growth" not in options:
+        return [int(options["n_max"] if "n_max" in options else options["n"])]
+    last, growth = int(options["n_max"]), float(options["growth"])
+    looks = [min(int(options["first"]), last)]
+    while looks[-1] < last:
+        if len(looks) > _MOST or not 1 < growth < math.inf:
+            raise PlanFault(f"looks that grow by the factor {growth} are those of no plan")
+        looks.append(min(last, max(looks[-1] + 1, math.ceil(looks[-1] * growth))))
+    return looks
 
 
 class _Rule:
@@ -55,7 +75,9 @@ class Plan:
         self.tv = float(options.get("tv", 0.0))
         self.n_max = int(options["n_max"])
         self.error = 0.0
+        self.work = Work(_WORK)
         self._check_shape(options)
+        self._check_settings(options)
 
     @classmethod
     def of(cls, body: Any, settings: Mapping[str, Any]) -> Plan:
@@ -68,6 +90,8 @@ class Plan:
             raise PlanFault(f"the table of boundaries is malformed: {cause!r}") from cause
 
     def _check_shape(self, options: Mapping[str, Any]) -> None:
+        if max(len(self.looks), len(self.targets)) > _MOST:
+            raise PlanFault(f"{len(self.looks)} looks and {len(self.targets)} targets are those of no plan")
         increasing = all(a < b for a, b in pairwise(self.looks))
         if not self.looks or not increasing or self.looks[0] < 1 or self.looks[-1] != self.n_max:
             raise PlanFault(f"looks must increase to n_max = {self.n_max}")
@@ -85,6 +109,23 @@ class Plan:
         self._check_rule()
         if "p_target" in options and not abs(self.targets[0] - options["p_target"] - self.tv) <= 1e-12:
             raise PlanFault(f"the run tests p = {options['p_target']}, its boundaries {self.targets[0]}")
+
+    def _check_settings(self, options: Mapping[str, Any]) -> None:
+        """The table is that of the settings: what is later taken again at another level starts from those."""
+        if "growth" in options and self.looks != looks_of(options):
+            raise PlanFault("the looks are not the ones that first, growth and n_max of the settings give")
+        if "p_targets" not in options:
+            return
+        needed, radii = [float(p) for p in options["p_targets"]], [float(r) for r in options["radii"]]
+        apart = [abs(p + self.tv - said) for p, said in zip(needed, self.targets, strict=False)]
+        if len(self.targets) > len(needed) or max(apart) > 1e-12:
+            raise PlanFault("the targets are not the ones that the settings name")
+        reach = reach_of(self.settings)
+        if len(radii) != len(needed) or any(a >= b for a, b in pairwise(radii)) or reach is None:
+            raise PlanFault("the radii of the settings are no increasing list, one for each probability")
+        for p, radius in zip(needed, radii, strict=True):
+            if radius > reach(p) * (1 + 1e-11) + 1e-15:
+                raise PlanFault(f"class probability {p:.9g} does not prove radius {radius:.9g}")
 
     def _check_rule(self) -> None:
         rule, n, first = self.uncontested, self.looks[-1], self.targets[0]
@@ -117,6 +158,11 @@ class Plan:
         """Why the record does not follow from the boundaries, or None."""
         if record.samples not in self.looks:
             return f"sampling ended at {record.samples}, which is not a look"
+        look, said = self.looks.index(record.samples), record.details.get("look")
+        if said != look:
+            return (
+                f"it says that it ended at look {said}, its {record.samples} samples are those of look {look}"
+            )
         if not record.certified:
             return None if record.p_lower == 0.0 else f"an abstention claims p_lower = {record.p_lower:.9g}"
         m, label = self.claimed(record), record.label
@@ -151,28 +197,33 @@ class Plan:
             return f"radius {record.radius:.9g} is not the one that was tested"
         return None
 
+    def _reached(self, looks: Sequence[int], accept: Sequence[int], p: float, **mirrored: Any) -> float:
+        return ever_reached(looks, accept, p, work=self.work, **mirrored)
+
     def _error_of_first(self) -> float:
         first = self.targets[0]
-        mirrored = ever_reached(self.looks, self.accept[0], first, mirrored=self.accept[0])
+        mirrored = self._reached(self.looks, self.accept[0], first, mirrored=self.accept[0])
         rule = self.uncontested
         if rule is None:
             return mirrored
         n, lowered = self.looks[-1], [*self.accept[0][:-1], min(rule.votes, self.accept[0][-1])]
-        apart = sum(ever_reached(self.looks, lowered, p) for p in (first, rule.split, 1 - first - rule.split))
-        return max(apart, mirrored + 2 * ever_reached([n], [n - rule.rival], 1 - rule.split))
+        apart = sum(
+            self._reached(self.looks, lowered, p) for p in (first, rule.split, 1 - first - rule.split)
+        )
+        return max(apart, mirrored + 2 * self._reached([n], [n - rule.rival], 1 - rule.split))
 
     def _other_reached(self, p: float) -> float:
         """P(a class beside the top one, whose probability is p, reaches the first target), bounded."""
-        reached, rule = ever_reached(self.looks, self.accept[0], 1 - p), self.uncontested
+        reached, rule = self._reached(self.looks, self.accept[0], 1 - p), self.uncontested
         if rule is not None:
-            reached += ever_reached(self.looks[-1:], [self.looks[-1] - rule.rival], 1 - p)
+            reached += self._reached(self.looks[-1:], [self.looks[-1] - rule.rival], 1 - p)
         return reached
 
     def _error_of(self, m: int) -> float:
         pieces, worst = [(self.targets[m - 1], self.targets[m], 0)], 0.0
         while pieces:
             low, high, depth = pieces.pop()
-            error = ever_reached(self.looks, self.accept[m], high)
+            error = self._reached(self.looks, self.accept[m], high)
             error += self._other_reached(low)
             if error > self.alpha * (1 + ROUNDING) and depth < _HALVINGS:
                 middle = (low + high) / 2

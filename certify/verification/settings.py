@@ -20,7 +20,10 @@ from certify.verification.ball import effective
 #: Agreement asked of two ways to write the same number.
 CLOSE = 1e-9
 
-_CHANCE = re.compile(r"with probability at least (\S+?)[,.;:]?(?=\s|$)", re.IGNORECASE)
+#: Below this no certificate is made: the bounds could not be computed at their level.
+_SMALLEST_ALPHA = 1e-250
+
+_CHANCE = re.compile(r"with probability at least (1 - \S+?|\S+?)[,.;:]?(?=\s|$)", re.IGNORECASE)
 _WRONG = re.compile(r"wrong certificate is at most (\S+?)[,.;:]?(?=\s|$)", re.IGNORECASE)
 _SIGMA = re.compile(r"\(sigma = ([^,)\s]+)")
 _NORM = re.compile(r"within the certified l(\S+) distance")
@@ -32,8 +35,8 @@ def settings_faults(settings: Mapping[str, Any], guarantee: str) -> Iterator[str
     options, alpha = settings["mode_options"], settings["alpha"]
     if options["alpha"] != alpha:
         yield f"the procedure ran at alpha = {options['alpha']}, the run says {alpha}"
-    if not 0.0 < float(alpha) < 0.5:
-        yield f"alpha is {alpha}, which is not between 0 and 1/2"
+    if not _SMALLEST_ALPHA <= float(alpha) < 0.5:
+        yield f"alpha is {alpha}, which is not between {_SMALLEST_ALPHA:g} and 1/2"
     if not int(settings["num_classes"]) >= 2:
         yield f"{settings['num_classes']} classes cannot be told apart"
     shape = [int(size) for size in settings["input_shape"]]
@@ -132,7 +135,7 @@ def _guarantee_faults(settings: Mapping[str, Any], guarantee: str) -> Iterator[s
     if not promised:
         yield "the guarantee does not say with probability at least what it holds"
     for said in promised:
-        if said != f"{1 - alpha:g}" and not 0.0 <= _number(said) <= 1 - alpha:
+        if not _allows_for(said, alpha):
             yield f"the guarantee promises probability {said}, alpha = {alpha:g} gives {1 - alpha:g}"
     if "transfer" in settings:
         total = alpha + float(settings["transfer"]["alpha"])
@@ -145,6 +148,14 @@ def _guarantee_faults(settings: Mapping[str, Any], guarantee: str) -> Iterator[s
     for said in _NORM.findall(guarantee):
         if said != str(settings.get("norm", "2")):
             yield f"the guarantee speaks of l{said} distance, the run of norm {settings.get('norm', '2')}"
+
+
+def _allows_for(said: str, alpha: float) -> bool:
+    """Whether "0.999", or "1 - 1e-25", promises no more than 1 - alpha."""
+    left, _, missing = said.partition(" - ")
+    if missing:
+        return left == "1" and alpha <= _number(missing) <= 1.0
+    return said == f"{1 - alpha:g}" != "1" or 0.0 <= _number(said) <= 1 - alpha
 
 
 def _number(text: str) -> float:

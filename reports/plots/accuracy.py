@@ -16,7 +16,8 @@ def accuracy(evidence: Evidence) -> Figure:
     """The share proved correct (with its pointwise band) below, the share not yet broken above."""
     extent = _extent(evidence)
     proved = evidence.certified_accuracy(corners([r.radius for r in evidence.run if r.certified], extent))
-    fig = Figure("accuracy", 620, 430, "Certified and attacked accuracy", _describe(evidence))
+    title = f"{evidence.say.certified.capitalize()} and attacked accuracy"
+    fig = Figure("accuracy", 620, 430, title, _describe(evidence))
     axes = Axes(fig, 52, 34, 552, 340, (0.0, extent), (0.0, 1.0))
 
     attacked = _attacked(evidence, extent, smoothed=True)
@@ -110,7 +111,7 @@ def _describe(evidence: Evidence) -> str:
     parts = []
     for e in evidence.certified_accuracy(evidence.radii):
         parts.append(f"{percent_down(e.value)} at radius {radius_down(e.at, 2)}")
-    text = "Certified accuracy: " + ", ".join(parts) + "."
+    text = f"{evidence.say.accuracy.capitalize()}: " + ", ".join(parts) + "."
     reach = evidence.attack_reach(smoothed=True)
     at = [r for r in evidence.radii if r <= reach]
     found = evidence.attacked_accuracy(at, smoothed=True)

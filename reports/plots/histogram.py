@@ -24,14 +24,15 @@ def histogram(evidence: Evidence) -> Figure | None:
         (wrong if r.correct is False else right)[bin_] += 1
     without = evidence.number(Status.ABSTAINED) + evidence.number(Status.FAILED)
     highest = max([a + b for a, b in zip(right, wrong, strict=True)] + [without])
+    say = evidence.say
     text = (
-        f"{len(certified)} certified radii up to {radius_down(top)}, {sum(wrong)} of them for a wrong class; "
-        f"{without} inputs without a certificate."
+        f"{len(certified)} {say.certified} radii up to {radius_down(top)}, {sum(wrong)} of them for a wrong "
+        f"class; {without} inputs without a {say.certificate}."
     )
-    fig = Figure("histogram", 560, 320, "Certified radii", text)
+    fig = Figure("histogram", 560, 320, f"{say.certified.capitalize()} radii", text)
     axes = Axes(fig, 46, 34, 496, 232, (-3 * top / BINS, top), (0.0, highest * 1.05))
     axes.frame(
-        "certified radius",
+        f"{say.certified} radius",
         "inputs",
         x_ticks=ticks(0, top),
         y_ticks=[t for t in ticks(0, highest, 5) if t == math.floor(t)],
@@ -44,7 +45,7 @@ def histogram(evidence: Evidence) -> Figure | None:
         0,
         without,
         "bar-inconclusive",
-        f"no certificate: {without}",
+        f"no {say.certificate}: {without}",
     )
     fig.label(axes.left + 1.2 * width, axes.top + axes.height + 20, "none", "tick", "middle")
     for i in range(BINS):

@@ -14,7 +14,8 @@ def outcome(evidence: Evidence) -> Figure:
     total = max(1, len(evidence.run))
     rows = [(r, evidence.verdict(r)) for r in evidence.radii]
     text = "; ".join(
-        f"radius {radius_down(r, 2)}: " + ", ".join(f"{v[k]} {k}" for k in KINDS) for r, v in rows
+        f"radius {radius_down(r, 2)}: " + ", ".join(f"{v[k]} {evidence.say.verdict(k)}" for k in KINDS)
+        for r, v in rows
     )
     pitch = 46
     height = pitch * len(rows) + 34

@@ -9,6 +9,7 @@ from reports.evidence import Evidence
 from reports.numbers import percent_down, radius_down
 from reports.plots.accuracy import corners, label_of_radius
 from reports.svg import Axes, Figure, Pair, ticks
+from reports.vocabulary import CLAIMED, PROVED
 
 #: Runs that colour and dash can tell apart.
 MOST = 6
@@ -24,11 +25,12 @@ def overlay(runs: Sequence[Evidence]) -> Figure:
         )
         for e in runs
     )
-    fig = Figure("overlay", 620, 430, "Certified accuracy of each run", text)
+    say = CLAIMED if any(e.imported for e in runs) else PROVED
+    fig = Figure("overlay", 620, 430, f"{say.accuracy.capitalize()} of each run", text)
     axes = Axes(fig, 52, 34, 552, 340, (0.0, extent), (0.0, 1.0))
     axes.frame(
         label_of_radius(runs[0]),
-        "certified accuracy" if runs[0].labelled else "certified share",
+        say.accuracy if runs[0].labelled else say.share,
         x_ticks=ticks(0, extent, 7),
         y_ticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
         y_format=lambda v: f"{v * 100:.0f} %",

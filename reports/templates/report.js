@@ -29,7 +29,7 @@
   const numeric = heads.map((th) => th.classList.contains("n"));
   const [RADIUS, VERDICT] = ["Certified radius", "Verdict"].map((n) => names.indexOf(n));
   const DIGITS = { [RADIUS]: 4, [names.indexOf("Attack distance")]: 4, [names.indexOf("pA at least")]: 5 };
-  const CHIP = { proof: "good", counterexample: "bad", inconclusive: "none" };
+  const CHIP = { proof: "good", "claim of the log": "none", counterexample: "bad", inconclusive: "none" };
   const SIZE = 50;
   const PRINTED = 500; // rows on paper; certificates.csv has them all
   let column = 0;
@@ -106,7 +106,10 @@
       update();
     });
   }
-  const quoted = (value) => (value === null ? "" : /[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
+  // A name that begins like a formula would be one in a spreadsheet.
+  const plain = (value) => (typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : value);
+  const cell = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
+  const quoted = (value) => (value === null ? "" : cell(plain(value)));
   $("#save").addEventListener("click", () => {
     const text = [names, ...shown].map((row) => row.map(quoted).join(",")).join("\n") + "\n";
     const link = document.createElement("a");

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from analysis import ledger
-from analysis.all_bounds import all_bounds, bounds_document, deterministic_gap, same_points
+from analysis.all_bounds import all_bounds, bounds_document, deterministic_gap
+from analysis.separation import same_points
 from certify.data import load
 from certify.errors import InvalidInput
 from certify.records import Record, Run, Status

@@ -13,14 +13,25 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.certify import hostile_data, hostile_models
+from tests.certify import hostile_data, hostile_models, hostile_old_models
 from tests.certify.hostile_tools import MAKERS, MARKER, archive, state
 
 ARCH = "tests.certify.toy_networks:Own"
 LINEAR = "tests.certify.toy_networks:linear"
 GENUINE = ("genuine.pt", "genuine.safetensors")
 
-__all__ = ["ARCH", "GENUINE", "LINEAR", "MAKERS", "MARKER", "hostile_data", "hostile_models", "make", "state"]
+__all__ = [
+    "ARCH",
+    "GENUINE",
+    "LINEAR",
+    "MAKERS",
+    "MARKER",
+    "hostile_data",
+    "hostile_models",
+    "hostile_old_models",
+    "make",
+    "state",
+]
 
 
 def make(folder: Path) -> list[str]:
@@ -36,7 +47,7 @@ def open_as_a_user(path: Path) -> object:
     from certify import data
     from certify.data.idx import read_idx
 
-    if path.suffix == ".npz":
+    if path.suffix in (".npz", ".npy", ".csv") or path.name.startswith("data_"):
         return data.load(path)
     if path.suffix == ".gz":
         return read_idx(path, 3)

@@ -157,11 +157,11 @@ def test_missing_and_unexpected_weights_are_named():
     [
         (lambda t: t.to(torch.complex64), InvalidModel),
         (lambda t: t.to(torch.int32), ArchitectureMismatch),
-        (lambda t: t.double(), ArchitectureMismatch),
+        (lambda t: t.double().fill_(1e300), InvalidModel),
         (lambda t: t.fill_(float("nan")), InvalidModel),
         (lambda t: t.fill_(float("inf")), InvalidModel),
     ],
-    ids=["complex", "integer", "float64", "nan", "inf"],
+    ids=["complex", "integer", "too large for float32", "nan", "inf"],
 )
 @pytest.mark.parametrize("name", FORMATS)
 def test_weights_of_a_wrong_kind_are_refused(tmp_path, name, change, error):
@@ -171,6 +171,15 @@ def test_weights_of_a_wrong_kind_are_refused(tmp_path, name, change, error):
     with pytest.raises(error) as caught:
         load(tmp_path / name)
     assert "1.weight" in str(caught.value)
+
+
+def test_double_precision_weights_are_rounded_to_the_network_and_said(tmp_path):
+    model = network("linear").double()
+    model[1].weight.data += 2.0**-40
+    save(tmp_path / "a.pt", model, header("linear"))
+    loaded = load(tmp_path / "a.pt")
+    assert torch.equal(loaded[1].weight, model[1].weight.float())
+    assert loaded.certify_loaded.lines() == ["loaded: float64 weights rounded to float32"]
 
 
 def test_half_precision_weights_are_read_exactly(tmp_path):

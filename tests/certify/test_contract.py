@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from certify.contract import IGNORE, check_inputs, check_model, check_output
+from certify.answers import check_output
+from certify.contract import IGNORE, check_inputs, check_model
 from certify.errors import CertifyError, InvalidInput, InvalidModel, InvalidSetting
 
 X = torch.rand(4, 1, 3, 3, generator=torch.Generator().manual_seed(0))
@@ -78,7 +79,7 @@ BAD_INPUTS = {
     "one-hot": ({"y": torch.eye(3)[Y].long()}, InvalidInput, "shape"),
     "float labels": ({"y": Y.float()}, InvalidInput, "type float32"),
     "bool labels": ({"y": Y > 0}, InvalidInput, "type bool"),
-    "text labels": ({"y": ["a"] * 4}, InvalidInput, "type list"),
+    "text labels": ({"y": ["a"] * 4}, InvalidInput, "labels are text: 'a'"),
     "ragged labels": ({"y": [[1], [1, 2], 3, 4]}, InvalidInput, "type list"),
     "label too large": ({"y": Y + 1}, InvalidInput, "label 3 of input 2"),
     "negative label": ({"y": Y - 1}, InvalidInput, "label -1 of input 0"),

@@ -218,7 +218,8 @@ def test_npz_declares_its_range_grid_and_classes(tmp_path):
 
 GOOD = {"x": np.full((3, 2), 0.5, np.float32), "y": np.array([0, 1, 1])}
 BAD_NPZ = {
-    "no y": ({"y": None}, UnreadableFile, "no array y"),
+    "no y": ({"y": None, "lables": np.array([0, 1, 1])}, UnreadableFile, "no array y"),
+    "two y": ({"labels": np.array([0, 1, 1])}, UnreadableFile, "several arrays for labels"),
     "nan": ({"x": np.full((3, 2), np.nan)}, InvalidInput, "NaN"),
     "outside": ({"x": np.full((3, 2), 255.0)}, InvalidInput, "divide 8-bit images by 255"),
     "integers": ({"x": np.ones((3, 2), np.int64)}, InvalidInput, "without a declared type"),
@@ -228,7 +229,7 @@ BAD_NPZ = {
     "labels beyond": ({"num_classes": 2, "y": np.array([0, 1, 2])}, InvalidInput, "label 2"),
     "one class": ({"num_classes": 1.0}, UnreadableFile, "num_classes = 1"),
     "text": ({"x": np.array([["a", "b"]] * 3)}, InvalidInput, "not an array of numbers"),
-    "bad grid": ({"grid": np.array([1.0, 2.0])}, UnreadableFile, "grid"),
+    "bad grid": ({"grid": np.array([1.0, 2.0, 3.0])}, UnreadableFile, "grid"),
     "negative grid": ({"grid": -1.0}, UnreadableFile, "grid"),
     "fractional classes": ({"num_classes": 2.5}, UnreadableFile, "num_classes"),
     "class names": ({"classes": np.array(["only one"])}, UnreadableFile, "classes"),
@@ -254,6 +255,10 @@ def test_npz_files_that_cannot_be_certified(tmp_path, case):
         ({"name_or_path": "digits", "split": "val"}, InvalidSetting, "split 'val'"),
         ({"name_or_path": "digits", "limit": 0}, InvalidSetting, "at least 1"),
         ({"name_or_path": "digits", "skip": -1}, InvalidSetting, "at least 0"),
+        ({"name_or_path": "digits", "limit": 2.5}, InvalidSetting, "limit = 2.5"),
+        ({"name_or_path": "digits", "limit": "3"}, InvalidSetting, "limit = '3'"),
+        ({"name_or_path": "digits", "skip": np.nan}, InvalidSetting, "skip = nan"),
+        ({"name_or_path": "digits@6٤x64"}, DataNotFound, "digits@6٤x64"),
         ({"name_or_path": "digits", "skip": 10**6}, InvalidSetting, "beyond its end"),
     ],
 )

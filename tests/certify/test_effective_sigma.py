@@ -1,6 +1,7 @@
 """The effective sigma of internal noise: exact for linear networks, never above the truth elsewhere."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -83,3 +84,38 @@ def test_impossible_stages_are_refused(scales, bounds):
         effective_sigma(scales, bounds)
     with pytest.raises(InvalidSetting):
         effective_sigma_sde([1.0], [-1.0], [0.0])
+
+
+@pytest.mark.parametrize(
+    ("scales", "bounds"),
+    [
+        ([1.0, 1.0], [1e-160, 1e-160]),
+        ([1e-200, 1e-300, 1e-100], [1e-200, 1e-100, 1e200]),
+        ([1.0, 1.0, 1.0], [1e200, 1e200, 1e-300]),
+        ([0.3] * 60, [1e-7] * 30 + [1e7] * 30),
+        ([0.0, 2.0], [3.0, 0.5]),
+    ],
+)
+def test_bounds_of_any_size_neither_vanish_nor_overflow(scales, bounds):
+    product, terms = Fraction(1), []
+    for scale, bound in zip(scales, bounds, strict=True):
+        product *= Fraction(bound)
+        terms.append((Fraction(scale) / product) ** 2)
+    exact = sum(terms)
+    if exact > Fraction(10) ** 600:
+        with pytest.raises(InvalidSetting, match="too large"):
+            effective_sigma(scales, bounds)
+        return
+    found = Fraction(effective_sigma(scales, bounds))
+    assert found**2 <= exact
+    assert found**2 >= exact * Fraction(1 - 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("durations", "diffusion", "growth"),
+    [([1.0], [1.0, 2.0], [0.0]), ([], [], []), ([1.0], [1.0], [-1e6]),
+     ([1.0, 1.0], [1.0, 1.0], [-400.0, 0.0]), ([1e300], [1e200], [0.0])],
+)  # fmt: skip
+def test_equations_that_cannot_be_computed_are_refused(durations, diffusion, growth):
+    with pytest.raises(InvalidSetting):
+        effective_sigma_sde(durations, diffusion, growth)

@@ -72,7 +72,7 @@ class FakeRay:
         state = SimpleNamespace(dead=False)
 
         def call(name, *args):
-            requests = args[0] if name == "counts" else []
+            requests = args[0] if name == "draw" else []
             self.calls.append((name, [(r.id, r.start, r.count) for r in requests]))
             if state.dead or (requests and self.deadly(requests)):
                 state.dead = True
@@ -84,7 +84,7 @@ class FakeRay:
 
         return SimpleNamespace(
             scores=SimpleNamespace(remote=lambda rows: call("scores", rows)),
-            counts=SimpleNamespace(remote=lambda requests: call("counts", requests)),
+            draw=SimpleNamespace(remote=lambda requests: call("draw", requests)),
         )
 
     def _ref(self, **fields):
@@ -153,7 +153,7 @@ def test_a_worker_whose_model_is_another_function_is_refused(cluster):
     fake = cluster(there=turned)
     with pytest.raises(NondeterministicModel, match="worker"):
         certify(RayEngine(workers=2))
-    assert not any(name == "counts" for name, _ in fake.calls)
+    assert not any(name == "draw" for name, _ in fake.calls)
     assert not fake.up
 
 
@@ -165,7 +165,7 @@ class Negative(torch.nn.Module):
 def test_every_sample_is_drawn_exactly_once(cluster):
     fake = cluster()
     certify(RayEngine(workers=3))
-    cells = sorted(cell for name, cells in fake.calls if name == "counts" for cell in cells)
+    cells = sorted(cell for name, cells in fake.calls if name == "draw" for cell in cells)
     for id in range(INPUTS):
         drawn = [i for at, start, count in cells if at == id for i in range(start, start + count)]
         assert sorted(drawn) == list(range(320))
@@ -186,7 +186,7 @@ def test_an_input_that_kills_every_worker_fails_alone(cluster, tmp_path):
     others = [0, 1, 2, 4]
     whole = certify()
     assert records_digest(run[i] for i in others) == records_digest(whole[i] for i in others)
-    alone = [c for name, c in fake.calls if name == "counts" and c[0][0] == 3 and len(c) == 1]
+    alone = [c for name, c in fake.calls if name == "draw" and c[0][0] == 3 and len(c) == 1]
     assert len([c for c in alone if c[0][1] == 0]) == RETRIES
     assert verify(tmp_path).ok
     assert records_digest(certify(store=tmp_path)) == records_digest(whole), "a failed input is tried again"
@@ -198,10 +198,10 @@ def test_an_error_of_the_model_is_reported_not_retried(cluster, monkeypatch):
     def broken(self, requests):
         raise InvalidModel("no", why="because", remedy="mend it")
 
-    monkeypatch.setattr("certify.sampling.ray._Worker.counts", broken)
+    monkeypatch.setattr("certify.sampling.ray._Worker.draw", broken)
     with pytest.raises(InvalidModel, match="mend it"):
         certify(RayEngine(workers=1))
-    assert [name for name, _ in fake.calls].count("counts") == 1
+    assert [name for name, _ in fake.calls].count("draw") == 1
     assert not fake.up
 
 

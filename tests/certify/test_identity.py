@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 import certify
-from certify.contents import contents
+from certify.contents import contents, model_contents
 from certify.errors import InvalidSetting, RunConflict
-from certify.identity import function_contents, same_function
+from certify.identity import same_function
 from certify.store import open_run, read_run
 from certify.transfer import transfer
 from certify.verification import verify
@@ -56,7 +56,7 @@ def test_functions_that_agree_on_every_probe_are_not_one_run(tmp_path):
         certified(other, tmp_path)
     assert "model.code.captured weights" in caught.value.why
     assert "captured shift" not in caught.value.why
-    assert "pass the one the run was made with, or a torch module" in caught.value.remedy
+    assert "pass the one the run was made with" in caught.value.remedy
     assert len(read_run(tmp_path).run) == 1
     assert len(certified(closure(ONES.clone()), tmp_path)) == 2, "the same function goes on"
 
@@ -67,8 +67,8 @@ def test_a_wrapped_function_is_read_too(tmp_path):
         with pytest.raises(RunConflict, match=r"model\.code"):
             certified(certify.wrap(other, mean=0.0), tmp_path)
     options = [{}, {"output": 0}, {"scores": "probabilities"}, {"binary": True}]
-    read = [function_contents(certify.wrap(with_helper, **o)) for o in options]
-    assert len({r.parts["wrap"] for r in read if r is not None}) == 4
+    read = [model_contents(certify.wrap(with_helper, **o)).parts for o in options]
+    assert len({tuple(sorted(parts.items())) for parts in read}) == 4
     certified(certify.wrap(closure(ONES), mean=0.0), tmp_path)
 
 
@@ -241,10 +241,13 @@ def test_counters_and_caches_are_no_content(tmp_path):
     assert read_run(tmp_path).settings["model"]["unchecked"] == ["attribute calls: changes when it is called"]
 
 
-def test_a_torch_module_has_the_identity_it_always_had(tmp_path):
+def test_a_torch_module_is_told_by_more_than_its_weights():
     net = nn.Linear(3, 2).eval()
     for model in (net, certify.wrap(net, mean=0.5), nn.Sequential(net).eval()):
-        assert set(smoothed(model).identity([3])) == {"digest", "function", "labels"}
+        found = smoothed(model).identity([3])
+        assert set(found) == {"digest", "function", "labels", "code", "unchecked", "python", "scores"}
+        assert found["unchecked"] == []
+        assert "structure" in found["code"]
 
 
 def test_a_run_from_before_is_verified_and_not_gone_on_with(tmp_path):

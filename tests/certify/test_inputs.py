@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from attacks import Threat, attack
 from certify import Smoothed
-from certify.errors import EvidenceFails
+from certify.errors import EvidenceFails, InvalidInput, InvalidSetting
 from certify.inputs import INPUT, input_digest, inputs_digest, refuse_other_inputs
 from certify.store import read_run
 from certify.store.manifest import read_manifest
@@ -52,3 +53,16 @@ def test_a_run_names_its_inputs_and_refuses_others_when_resumed(tmp_path):
 
 def test_runs_that_do_not_name_their_inputs_have_no_digest_of_them(tmp_path):
     assert inputs_digest([]) is None
+
+
+@pytest.mark.parametrize("ids", [["0", "1"], ["٠", "١"], [0.0, 1.5], [None, 1], [0, 0], [-1, 0], [0, 2**63]])
+def test_ids_that_are_no_row_numbers_are_refused(ids):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+    x = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    g = Smoothed(model, sigma=0.25, num_classes=2, noise="gaussian", bounds=None, batch_size=32)
+    with pytest.raises(InvalidSetting, match="ids"):
+        g.certify(x, mode="fixed", n0=10, n=20, ids=ids)
+    if ids != [0, 2**63]:
+        with pytest.raises(InvalidInput, match="ids"):
+            attack(model, x, threat=Threat("2", eps=0.1, bounds=None), preset="quick", ids=ids)
+    assert len(g.certify(x, mode="fixed", n0=10, n=20, ids=np.array([3, 1]))) == 2

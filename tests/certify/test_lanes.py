@@ -3,11 +3,13 @@
 import threading
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import certify
+from certify import registry
 from certify.noise import make_noise
 from certify.sampling import tuning
 from certify.sampling.classifier import BaseClassifier
@@ -110,10 +112,57 @@ def with_hook():
     return net
 
 
+class Helped(nn.Module):
+    def __init__(self, helper):
+        super().__init__()
+        self.helper = {"by name": [partial(helper)]}
+
+    def forward(self, x):
+        return self.helper["by name"][0](x)
+
+
 def with_closure():
-    net, inner = network(), network()
-    net.helper = {"by name": [partial(lambda x: inner(x))]}
-    return net
+    inner = network()
+    return Helped(lambda x: inner(x))
+
+
+def two_levels_down(x):
+    return one_level_down(x)
+
+
+def one_level_down(x):
+    return in_scratch(x)
+
+
+class Counting(nn.Module):
+    def forward(self, x):
+        self.calls = len(x)
+        return x.flatten(1)
+
+
+CALLS = 0
+
+
+class CountsInItsModule(nn.Module):
+    def forward(self, x):
+        global CALLS
+        CALLS += 1
+        return x.flatten(1)
+
+
+class DrawsAtRandom(nn.Module):
+    def forward(self, x):
+        return x.flatten(1) if x.isfinite().all() else torch.rand(len(x), 4)
+
+
+class FindsByName(nn.Module):
+    def forward(self, x):
+        return getattr(torch, "re" + "lu")(x)
+
+
+class WithNumpysRoom(nn.Module):
+    def forward(self, x, room=np.zeros(4)):  # noqa: B008
+        return x + torch.from_numpy(room)
 
 
 def with_own_forward():
@@ -218,12 +267,22 @@ def test_the_probe_lets_a_model_overwrite_its_input():
 
 @pytest.mark.parametrize(
     "model",
-    [with_hook, with_closure, with_own_forward, Uncopyable, Shared, SharesAPart, lambda: torch.relu,
+    [with_hook, with_closure, lambda: Helped(two_levels_down), Counting, CountsInItsModule, DrawsAtRandom,
+     FindsByName, WithNumpysRoom, with_own_forward, Uncopyable, Shared, SharesAPart, lambda: torch.relu,
      lambda: torch.jit.script(nn.Linear(3, 3)), ScratchOfItsClass, CallsAModuleByName,
      with_a_function_of_ones_own, Filling],
 )  # fmt: skip
 def test_what_copies_might_share_is_not_copied(model):
     assert independent_copy(model()) is None
+
+
+def test_the_products_own_networks_may_have_copies():
+    refused = set()
+    for name in registry.names():
+        shape = (3, 16, 16) if name in ("resnet", "global-cifar") else (1, 28, 28)
+        if independent_copy(registry.architecture(name)(num_classes=4, input_shape=shape).eval()) is None:
+            refused.add(name)
+    assert refused == {"noisy-resnet"}, "which draws random numbers, in training"
 
 
 def test_a_copy_is_the_same_function_and_shares_nothing():

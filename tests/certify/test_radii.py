@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -93,3 +94,33 @@ def test_formula_table_brackets_every_formula():
     printed = rows["as_printed"]
     assert printed["low"] < printed["radius"] < printed["high"]
     assert printed["radius"] == pytest.approx(0.25 * 28 / 0.75)
+
+
+def exact_radius(name, p_a, p_b, sigma, dim):
+    """The formula at these float64 arguments, to 60 digits."""
+    with mpmath.workdps(60):
+        a, b, s = mpmath.mpf(p_a), mpmath.mpf(p_b), mpmath.mpf(sigma)
+        if name == "cohen":
+            return s / 2 * mpmath.sqrt(2) * (mpmath.erfinv(2 * a - 1) - mpmath.erfinv(2 * b - 1))
+        if name == "margin":
+            return s * mpmath.sqrt(2) * mpmath.erfinv(a - b)
+        if name == "lipschitz":
+            return s * mpmath.sqrt(mpmath.pi / 2) * (a - b)
+        return s * (a - b) / (2 * mpmath.sqrt(dim))
+
+
+@pytest.mark.parametrize("formula", SOUND, ids=lambda f: f.name)
+def test_every_sound_radius_is_rounded_down_at_ties_at_certainty_and_between(formula):
+    rng = np.random.default_rng(1)
+    gaps = 10.0 ** rng.uniform(-16, -1, 120)
+    near_tie = [(p, p - g) for p, g in zip(rng.uniform(0.2, 1, 120), gaps, strict=True) if p - g > 0]
+    near_half = [(0.5 + g, 0.5 - g) for g in gaps[:60]]
+    near_one = [(1 - g, g * rng.random()) for g in gaps[60:]]
+    apart = [(p, p * q) for p, q in rng.uniform(0.01, 1, (60, 2)).tolist()]
+    for p_a, p_b in near_tie + near_half + near_one + apart:
+        if not p_b < p_a < 1:
+            continue
+        claimed = formula.radius(p_a, p_b, 0.25, 784)
+        exact = exact_radius(formula.name, p_a, p_b, 0.25, 784)
+        assert mpmath.mpf(claimed) <= exact, (p_a, p_b)
+        assert claimed == pytest.approx(float(exact), rel=1e-9, abs=1e-14)

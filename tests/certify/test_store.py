@@ -210,7 +210,7 @@ def test_a_log_left_by_a_kill_is_read_without_being_able_to_write(tmp_path, monk
     def refused(file):
         raise sqlite3.OperationalError("unable to open database file")
 
-    monkeypatch.setattr("certify.store.read._probe", refused)
+    monkeypatch.setattr("certify.store.database._probe", refused)
     assert len(read_run(tmp_path / "copy").run) == 3
 
 
@@ -227,17 +227,22 @@ def test_an_interrupted_run_presents_no_evidence_until_it_is_resumed(tmp_path):
     assert read_manifest(tmp_path)["predicate"]["inputs"] == 2
 
 
+def pairs(n, value=1.0):
+    """n inputs of the sample run beside their adversarial examples."""
+    return {"index": np.arange(n), "x": np.full((n, 2), value), "x_adv": np.zeros((n, 2))}
+
+
 def test_documents_arrays_and_their_absence(tmp_path):
     with open_run(tmp_path, settings(), GUARANTEE) as store:
         assert store.document("ledger") is None
         assert store.arrays("adversarial") is None
-        store.put_document("ledger", {"claims": [1, {"x": None, "vacuous": math.inf}]})
-        store.put_document("ledger", {"claims": [2]})
-        store.put_arrays("adversarial", {"index": np.arange(3), "x": np.ones((3, 2))})
-        store.put_arrays("adversarial", {"index": np.arange(4), "x": np.ones((4, 2))})
-        assert store.document("ledger") == {"claims": [2]}
+        store.put_document("notes", {"claims": [1, {"x": None, "vacuous": math.inf}]})
+        store.put_document("notes", {"claims": [2]})
+        store.put_arrays("adversarial", pairs(3))
+        store.put_arrays("adversarial", pairs(4))
+        assert store.document("notes") == {"claims": [2]}
     stored = read_run(tmp_path)
-    assert stored.documents == {"ledger": {"claims": [2]}}
+    assert stored.documents == {"notes": {"claims": [2]}}
     assert stored.arrays("adversarial")["x"].shape == (4, 2)
     assert stored.arrays("nothing") is None
     (tmp_path / "adversarial.npz").write_bytes(b"something else")
@@ -247,19 +252,20 @@ def test_documents_arrays_and_their_absence(tmp_path):
 
 def test_arrays_survive_a_kill_between_promise_and_file(tmp_path, monkeypatch):
     with open_run(tmp_path, settings(), GUARANTEE) as store:
-        store.put_arrays("adversarial", {"x": np.zeros(2)})
+        store.put_arrays("adversarial", pairs(1, 0.0))
         with monkeypatch.context() as patch:
             patch.setattr(
                 "certify.store.write_atomically", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
             )
             with pytest.raises(KeyboardInterrupt):
-                store.put_arrays("adversarial", {"x": np.ones(2)})
-    assert read_run(tmp_path).arrays("adversarial")["x"].tolist() == [0, 0]
+                store.put_arrays("adversarial", pairs(1, 1.0))
+    assert read_run(tmp_path).arrays("adversarial")["x"].tolist() == [[0, 0]]
 
 
 def outcome(index=0, *, status="survived", distance=None, forwards=10, **rest):
     body = {"index": index, "smoothed": True, "norm": "2", "eps": None, "status": status, "preset": "fast"}
-    return body | {"distance": distance, "forwards": forwards, "prediction": 1} | rest
+    told = {"distance": distance, "forwards": forwards, "prediction": 1, "target": 0, "clean_correct": True}
+    return body | told | rest
 
 
 @pytest.mark.parametrize(
@@ -335,13 +341,13 @@ def edit(path, statement, *values):
         ("UPDATE run SET guarantee = 'more'", "settings"),
         ("UPDATE run SET id = 'x'", "run's id"),
         ("UPDATE sessions SET body = '{}'", "session"),
-        ("UPDATE documents SET body = '{}'", "document ledger"),
+        ("UPDATE documents SET body = '{}'", "document notes"),
         ("DELETE FROM run", "settings row"),
     ],
 )
 def test_an_edited_row_is_refused_by_reader_and_writer(tmp_path, statement, named):
     with open_run(tmp_path, settings(), GUARANTEE) as store:
-        store.put_document("ledger", [1])
+        store.put_document("notes", [1])
         for i in range(6):
             store.add(record(i))
     edit(tmp_path, statement)

@@ -56,3 +56,11 @@ def test_merge_keeps_the_boundaries_and_refuses_two_kinds(tmp_path):
     assert read_run(tmp_path / "out").documents == {PLAN: {"looks": [8]}}
     with pytest.raises(RunConflict, match="other boundaries"):
         merge([tmp_path / "a", tmp_path / "c"], tmp_path / "two")
+
+
+@pytest.mark.parametrize("part", ["1/²", "²/2", "3/2", "1", "0/2", "-1/2", "x/y", "1/2/2", 12])
+def test_a_part_that_is_no_shard_is_refused_by_name(tmp_path, part):
+    fill(tmp_path / "a", [0, 1], environment={"shard": part})
+    with pytest.raises(RunConflict, match="says that it is shard"):
+        merge([tmp_path / "a"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

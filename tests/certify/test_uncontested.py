@@ -181,7 +181,13 @@ def test_modes_certify_the_class_and_not_the_tie(mode, options):
 @pytest.fixture
 def stored():
     procedure = make_procedure("grid", sigma=0.25, step=0.25, n_max=10_000)
-    return plan_of(procedure), {"mode": "grid", "alpha": 0.001, "mode_options": procedure.settings()}
+    return plan_of(procedure), {
+        "mode": "grid",
+        "alpha": 0.001,
+        "mode_options": procedure.settings(),
+        "sigma": 0.25,
+        "noise": "lattice",
+    }
 
 
 def checked(body, said):
@@ -228,7 +234,8 @@ def test_a_record_needs_its_rivals_to_stay_below(stored):
         given = {
             "status": Status.CERTIFIED, "label": 0, "counts": (votes, second, 10_000 - votes - second),
             "samples": 10_000, "p_lower": body["targets"][0], "radius": 0.0,
-            "details": {"target": 0, "reached_at": 10_000, "reached_count": votes},
+            "details": {"look": len(body["looks"]) - 1, "target": 0, "reached_at": 10_000,
+                        "reached_count": votes},
         }  # fmt: skip
         return plan.fault(replace(sample(0), **given))
 

@@ -139,7 +139,9 @@ def test_a_mode_without_second_arithmetic_is_not_waved_through(tmp_path):
 @pytest.fixture
 def plain(tmp_path):
     with open_run(tmp_path, settings(), GUARANTEE) as store:
-        store.put_arrays("adversarial", {"x": np.zeros(3)})
+        store.put_arrays(
+            "adversarial", {"index": np.arange(1), "x": np.zeros((1, 2)), "x_adv": np.ones((1, 2))}
+        )
         for i in range(6):
             store.add(record(i))
     return tmp_path
@@ -254,10 +256,12 @@ def test_the_second_arithmetic_imports_nothing_of_the_first():
         "certify.store.read",
     }
     allowed |= {
+        "certify.verification.audit",
         "certify.verification.dense",
         "certify.verification.replay",
         "certify.verification.soft",
         "certify.verification.plan",
+        "certify.verification.population",
         "certify.verification.ball",
         "certify.verification.carried",
         "certify.verification.settings",
@@ -266,6 +270,7 @@ def test_the_second_arithmetic_imports_nothing_of_the_first():
     for name in (
         "independent",
         "plan",
+        "audit",
         "bounds",
         "carried",
         "replay",

@@ -14,7 +14,7 @@ from certify.sequential.boundaries import plan_looks
 from certify.store import open_run, read_run
 from certify.verification import verify
 from certify.verification.bounds import recompute
-from certify.verification.replay import _looks
+from certify.verification.plan import looks_of
 from tests.certify.sample_run import GUARANTEE, settings
 
 SIGMA = 0.5
@@ -165,6 +165,6 @@ def test_a_replay_must_answer_for_every_input_in_its_bins(honest):
 def test_replays_share_their_level_among_the_looks():
     """As many looks as the procedure plans, or a best look chosen among them would be called a fault."""
     for first, growth, n_max in ((64, 1.2, 3000), (1, 1.05, 200), (500, 2.0, 100), (64, 1.2, 64)):
-        said = {"mode_options": {"first": first, "growth": growth, "n_max": n_max}}
-        assert _looks(said) == len(plan_looks(first, growth, n_max))
-    assert _looks({"mode_options": {"n": 100}}) == 1
+        said = {"first": first, "growth": growth, "n_max": n_max}
+        assert looks_of(said) == plan_looks(first, growth, n_max).tolist()
+    assert looks_of({"n": 100}) == [100]

@@ -63,7 +63,7 @@ def test_scores_are_found_in_structured_answers(answer, output):
     wrapped = certify.wrap(lambda x: answer(net(x)), output=output)
     assert torch.equal(wrapped(X), net(X))
     with pytest.raises(InvalidModel, match=f"output={output!r}"):
-        certify.contract.check_output(answer(net(X)), batch=6, num_classes=5)
+        certify.answers.check_output(answer(net(X)), batch=6, num_classes=5)
     with pytest.raises(InvalidModel, match="'nowhere'"):
         certify.wrap(lambda x: answer(net(x)), output="nowhere")(X)
 
@@ -88,7 +88,7 @@ def test_one_score_becomes_two_columns_with_its_sigmoid(shape, scores):
     if scores == "logits":
         assert out.argmax(1).tolist() == [0, 0, 0, 1, 1, 1]
     with pytest.raises(InvalidModel, match="binary=True"):
-        certify.contract.check_output(given.reshape(shape), batch=6, num_classes=2)
+        certify.answers.check_output(given.reshape(shape), batch=6, num_classes=2)
 
 
 def test_a_single_score_is_compared_with_a_column_of_size_one():
@@ -138,9 +138,10 @@ def test_probabilities_are_warned_about_and_votes_alone_are_not():
     soft = nn.Sequential(network(), nn.Softmax(1)).eval()
     with pytest.warns(UserWarning, match="probabilities"):
         certify.Smoothed(soft, 0.25, num_classes=5).certify(x, n_max=100)
-    hard = lambda x: nn.functional.one_hot(network()(x).argmax(1), 5).float()  # noqa: E731
     import warnings
 
+    net = network()
+    hard = lambda x: nn.functional.one_hot(net(x).argmax(1), 5).float()  # noqa: E731
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         certify.Smoothed(hard, 0.25, num_classes=5).certify(x, n_max=100)
@@ -167,8 +168,9 @@ def test_the_interfaces_of_model_libraries_are_certified():
     preset = SimpleNamespace(mean=list(MEAN), std=list(STD))  # torchvision's weights.transforms()
     by_torchvision = certify.wrap(network(), mean=preset.mean, std=preset.std)
     processor = SimpleNamespace(image_mean=list(MEAN), image_std=list(STD))  # transformers
+    net = network()
     by_transformers = certify.wrap(
-        lambda x: Answer(None, network()(x)),
+        lambda x: Answer(None, net(x)),
         mean=processor.image_mean,
         std=processor.image_std,
         output="logits",

@@ -69,7 +69,7 @@ MISTAKES = [
     (("attack", "{run}", "--norm", "7"), "InvalidSetting", "norm"),
     (("attack", "{run}", "--eps", "-1"), "InvalidSetting", "eps"),
     (("attack", "{run}", "--preset", "deadly"), "InvalidSetting", "preset"),
-    (("attack", "{run}", "--model", "{other}"), "InvalidSetting", "either|not both"),
+    (("attack",), "InvalidSetting", "neither"),
     (("bounds",), "InvalidSetting", "--data"),
     (("compare", "a", "b"), "InvalidSetting", "certify report a b --out"),
     (("bounds", "--data", "digits", "--weight-radius", "-1"), "InvalidSetting", "radius"),
@@ -148,3 +148,19 @@ def test_another_model_cannot_pose_as_the_certified_one(cli, run, tmp_path, chec
 
     with pytest.raises(certify.errors.EvidenceFails):
         reopen(run, model=tmp_path / "swapped.pt")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--shard", "١/٢"), ("--shard", "1/²"), ("--shard", "１/２"), ("--shard", "+1/2"),
+        ("--shard", "1/2\n"), ("--limit", "1_0"), ("--limit", "٣"), ("--limit", " 2 "), ("--skip", "0_1"),
+        ("--seed", "1_000"), ("--sigma", "0.2_5"), ("--sigma", "٠.٥"), ("--n-max", "５00"),
+        ("--alpha", "0.00_1"),
+    ],
+)  # fmt: skip
+def test_numbers_are_typed_in_the_digits_0_to_9(cli, checkpoint, tmp_path, option, value):
+    done = cli("radius", "--model", checkpoint, option, value, "--out", tmp_path / "r")
+    assert done.exit_code == 2, done.output
+    assert not (tmp_path / "r").exists()
+    assert "digits" in done.output or "valid" in done.output

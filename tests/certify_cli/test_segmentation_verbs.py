@@ -48,7 +48,7 @@ def test_the_same_command_goes_on_and_another_batch_size_changes_nothing(cli, se
     again = cli("radius", "-m", segmenter, "--limit", 4, "--n0", 10, "--n", 120, "--out", place, "--json")
     assert json.loads(again.stdout)["fresh_inputs"] == 0
     for shard in (1, 2):
-        cli("radius", "-m", segmenter, "--limit", 4, "--n0", 10, "--n", 120, "--batch-size", 7,
+        cli("radius", "-m", segmenter, "--limit", 4, "--n0", 10, "--n", 120, "--batch-size", 7, "--seed", 0,
             "--shard", f"{shard}/2", "--out", tmp_path / f"s{shard}")  # fmt: skip
     done = cli("merge", tmp_path / "s1", tmp_path / "s2", "--out", tmp_path / "whole")
     assert done.exit_code == 0, done.output

@@ -48,7 +48,7 @@ def test_radius_json_has_the_documented_fields(cli, checkpoint, run):
     }  # fmt: skip
     assert out["certified"] + out["abstained"] + out["failed"] == out["inputs"] == 6
     assert [set(row) for row in out["certified_accuracy"]] == [
-        {"radius", "value", "low", "high", "level"}
+        {"radius", "value", "low", "high", "level", "robust_low"}
     ] * 6
     assert out["fresh_inputs"] == 0, "the run directory was complete: nothing may be sampled again"
     assert "probability at least 0.999" in out["guarantee"]
@@ -208,3 +208,35 @@ def test_overlapping_balls_of_different_classes_fail_the_run(cli, tmp_path):
     assert "contradict each other" in lied.stderr
     sound = cli(*asked, "--out", tmp_path / "sound")
     assert sound.exit_code == 0, sound.output
+
+
+def test_compare_needs_no_data_set_of_a_run_made_in_python(cli, tmp_path):
+    import torch
+
+    import certify
+
+    x = torch.round(torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 255) / 255
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+    certify.Smoothed(net, 0.25, num_classes=3).certify(x, [0, 1, 2, 0], n_max=200, store=tmp_path / "run")
+    done = cli("compare", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "complexity claims left out" in done.stderr
+    named = cli("compare", tmp_path / "run", "--data", "digits", "--points", 50, "--json")
+    assert named.exit_code == 0, named.output
+    assert "left out" not in named.stderr
+    assert cli("compare", tmp_path / "run", "--data", "nowhere").exit_code == 2
+
+
+def test_compare_goes_on_without_a_data_set_that_is_gone(cli, run, tmp_path):
+    import shutil
+
+    from certify.store import open_run, read_run
+
+    shutil.copytree(run, tmp_path / "moved")
+    stored = read_run(tmp_path / "moved")
+    settings = stored.settings | {"data": stored.settings["data"] | {"path": str(tmp_path / "gone.npz")}}
+    with open_run(tmp_path / "other", settings, stored.guarantee) as store:
+        store.add_all(stored.run)
+    done = cli("compare", tmp_path / "other")
+    assert done.exit_code == 0, done.output
+    assert "complexity claims left out" in done.stderr

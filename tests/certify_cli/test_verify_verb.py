@@ -15,11 +15,16 @@ def copy(run, tmp_path):
     return tmp_path / "copy"
 
 
-def verdict(cli, *args):
+CODES = {"holds": 0, "fails": 1, "not checked": 3}
+
+
+def verdict(cli, *args, outcome="fails"):
+    """What fails (or was not checked, or holds), by name; the exit code is that of the outcome."""
     done = cli("verify", *args, "--json")
     body = json.loads(done.stdout)
-    assert done.exit_code == (0 if body["ok"] else 1)
-    return {c["name"]: c["detail"] for c in body["checks"] if not c["ok"]}
+    assert done.exit_code == CODES[body["outcome"]]
+    assert body["ok"] == (body["outcome"] == "holds")
+    return {c["name"]: c["detail"] for c in body["checks"] if c["outcome"] == outcome}
 
 
 def test_an_honest_run_holds_at_every_level(cli, copy, checkpoint):
@@ -56,7 +61,8 @@ def test_a_swapped_model_is_named(cli, copy, tmp_path):
     )
     found = verdict(cli, copy, "--model", other)
     assert list(found) == ["same model"]
-    assert set(verdict(cli, copy, "--level", 3, "--model", other)) == {"same model", "replay"}
+    assert set(verdict(cli, copy, "--level", 3, "--model", other)) == {"same model"}
+    assert set(verdict(cli, copy, "--level", 3, "--model", other, outcome="not checked")) == {"replay"}
 
 
 def test_merging_a_run_with_itself_is_the_run(cli, copy, tmp_path):
@@ -73,16 +79,22 @@ def test_replay_opens_the_data_again_and_refuses_others(cli, copy, monkeypatch):
 
     load = data.load
     monkeypatch.setattr(data, "load", lambda *a, **k: (d := load(*a, **k)) and replace(d, x=1 - d.x))
-    assert "is not the one that" in verdict(cli, copy, "--level", 3)["replay"]
+    assert "is not the one that" in verdict(cli, copy, "--level", 3)["data"]
 
 
 def test_an_imported_log_is_never_verified(cli, copy, tmp_path):
     log = tmp_path / "log.tsv"
     assert cli("export", copy, "--to", "locuslab", "--out", log).exit_code == 0
     assert cli("import", log, "--sigma", 0.25, "--out", tmp_path / "imported").exit_code == 0
-    assert verdict(cli, tmp_path / "imported", "--level", 1) == {}
+    assert "records" in verdict(cli, tmp_path / "imported", "--level", 1, outcome="holds")
     for level in (2, 3):
-        assert "without the votes" in verdict(cli, tmp_path / "imported", "--level", level)["bounds"]
+        words = (tmp_path / "imported", "--level", level)
+        assert verdict(cli, *words) == {}
+        assert "without the votes" in verdict(cli, *words, outcome="not checked")["bounds"]
+    done = cli("verify", tmp_path / "imported")
+    assert done.exit_code == 3
+    assert "not checked: bounds; nothing else fails" in done.stdout
+    assert "does not hold" not in done.stdout
 
 
 @pytest.mark.parametrize("scores", [("soft",), ("distribution", "--mode", "fixed", "--n0", 50, "--n", 500)])

@@ -45,7 +45,7 @@ def main(path: str, rows: int) -> int:
                 if not store.has(i):
                     store.add(record(i))
                     print(i, flush=True)
-            store.put_document("ledger", {"rows": rows})
+            store.put_document("notes", {"rows": rows})
             digest = store.digest()
     except RunConflict as refused:
         print(refused, file=sys.stderr)

@@ -22,7 +22,7 @@ def shapes(tmp_path_factory):
     """The same run as a killed writer leaves it (log beside it) and as a finished one."""
     place = tmp_path_factory.mktemp("shapes")
     store = open_run(place / "run", SETTINGS, GUARANTEE)
-    store.put_document("ledger", {"rows": ROWS})
+    store.put_document("notes", {"rows": ROWS})
     for i in range(ROWS - 4):
         store.add(record(i))
     store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -41,7 +41,7 @@ def check_whole(path, rows):
     stored = read_run(path)
     assert [r.index for r in stored.run] == list(range(rows))
     assert records_digest(stored.run) == expected(rows)
-    assert stored.documents == {"ledger": {"rows": rows}}
+    assert stored.documents == {"notes": {"rows": rows}}
     subjects = {s["name"]: s["digest"]["sha256"] for s in read_manifest(path)["subject"]}
     assert subjects["records"] == expected(rows)
     assert not list(path.glob(".*.tmp")), "a killed writer's scratch file was left behind"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 import reports
 from certify.errors import InvalidSetting, UnreadableFile
+from certify.laws import LAWS, law_of
 from certify.records import Run
 from reports.evidence import Evidence
 from reports.words import formula_refutation, headline
@@ -207,6 +209,18 @@ def test_run_from_the_library_without_provenance_reports(tmp_path):
         del stored.settings[key]
     page = reports.build(stored).html.read_text(encoding="utf-8")
     assert "lattice noise" in page
+
+
+@pytest.mark.parametrize("noise", [*LAWS, {"name": "laplace"}, "of ours"])
+def test_page_and_card_say_what_the_noise_does_not_cover(noise, tmp_path):
+    stored = stored_run(tmp_path / "law", inputs=4)
+    stored.settings["noise"] = noise
+    law = law_of(stored.settings)
+    files = reports.build(stored)
+    for text in (files.html.read_text(encoding="utf-8"), files.card.read_text(encoding="utf-8")):
+        said = html.unescape(text)
+        assert ("assumes exact real arithmetic" in said) != law.exact
+        assert law.caveat in said
 
 
 def test_break_without_gradients_is_flagged_as_possible_masking(tmp_path):

@@ -278,3 +278,9 @@ def test_the_attacked_accuracy_says_how_many_inputs_it_is_about(tmp_path):
         assert "fter attack, 20 inputs" in file.read_text(encoding="utf-8").replace("After", "after"), file
     stored.attacks = stored_run(inputs=40).attacks
     assert words.after_attack(Evidence.of(stored)) == "After attack"
+
+
+def test_a_zero_has_no_sign():
+    assert numbers.radius_down(-0.0, 4) == numbers.distance_up(-0.0, 4) == "0.0000"
+    assert numbers.distance_up(-1e-9, 3) == "0.000"
+    assert numbers.radius_down(-1e-9, 3) == "−0.001"

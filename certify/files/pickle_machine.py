@@ -7,10 +7,11 @@ does not know. What the named globals mean is up to a ``Grammar``.
 
 from __future__ import annotations
 
+import io
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 #: About fifteen thousand tensors; every instruction may cost the memory of one small object.
 MAX_STEPS = 500_000
@@ -31,6 +32,13 @@ class Name:
         return f"{self.module}.{self.name}"
 
 
+@dataclass(frozen=True, eq=False)
+class Opaque:
+    """Stands for something that only code could build. ``what`` names it; its content is dropped."""
+
+    what: str
+
+
 class Grammar(Protocol):
     """What a file may say beyond containers, numbers and text. Any of it may raise RefusedPickle."""
 
@@ -40,6 +48,9 @@ class Grammar(Protocol):
     def call(self, function: Name, arguments: tuple[Any, ...]) -> Any:
         """The value that stands for calling this global."""
 
+    def new(self, kind: Name, arguments: tuple[Any, ...]) -> Any:
+        """The value that stands for an object of this class."""
+
     def build(self, target: Any, state: Any) -> Any:
         """The value that stands for setting this object's state."""
 
@@ -47,11 +58,12 @@ class Grammar(Protocol):
         """The value that stands for a reference outside the pickle."""
 
 
-def run(program: bytes, grammar: Grammar) -> Any:
-    """The value the pickle describes. Raises RefusedPickle."""
+def run(program: bytes | IO[bytes], grammar: Grammar) -> Any:
+    """The value the pickle describes. Of a file, read up to the end of the pickle. Raises RefusedPickle."""
     machine = _Machine(grammar)
+    stream = io.BytesIO(program) if isinstance(program, bytes) else program
     try:
-        for step, (opcode, argument, _) in enumerate(pickletools.genops(program)):
+        for step, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if step > MAX_STEPS:
                 raise RefusedPickle(f"it has more than {MAX_STEPS} instructions")
             if opcode.name == "STOP":
@@ -81,6 +93,8 @@ class _Machine:
             self.stack.append(_CONSTANTS[name]())
         elif name in ("BINPUT", "LONG_BINPUT"):
             self.memo[argument] = self.stack[-1]
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = self.stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             self.stack.append(self.memo[argument])
         elif name == "MARK":
@@ -89,10 +103,19 @@ class _Machine:
             _BUILDERS[name](self)
         elif name == "GLOBAL":
             module, _, attribute = argument.partition(" ")
-            self.grammar.allow(Name(module, attribute))
-            self.stack.append(Name(module, attribute))
+            self.name(module, attribute)
         elif name not in ("PROTO", "FRAME"):
             raise RefusedPickle(f"it uses the instruction {name}, which plain values do not need")
+
+    def name(self, module: Any, attribute: Any) -> None:
+        if type(module) is not str or type(attribute) is not str:
+            raise RefusedPickle("it refers to something by a name that is no text")
+        self.grammar.allow(Name(module, attribute))
+        self.stack.append(Name(module, attribute))
+
+    def named_on_the_stack(self) -> None:
+        attribute = self.stack.pop()
+        self.name(self.stack.pop(), attribute)
 
     def pop_mark(self) -> list[Any]:
         start = self.marks.pop()
@@ -109,14 +132,17 @@ class _Machine:
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
+        if isinstance(target, Opaque):
+            return
         if not isinstance(target, dict):
             raise RefusedPickle(f"it sets items of a {type(target).__name__}")
         # Only plain keys: hashing a deeply nested tuple would overflow the C stack.
-        if not all(type(key) in (str, bytes, int) for key in items[::2]):
-            raise RefusedPickle("it has a key that is neither text nor a number")
-        target.update(zip(items[::2], items[1::2], strict=True))
+        keys = (key if type(key) in _KEYS else Opaque(f"a {type(key).__name__}") for key in items[::2])
+        target.update(zip(keys, items[1::2], strict=True))
 
     def extend(self, items: list[Any]) -> None:
+        if isinstance(self.stack[-1], Opaque):
+            return
         if not isinstance(self.stack[-1], list):
             raise RefusedPickle("it appends to something that is no list")
         self.stack[-1].extend(items)
@@ -133,10 +159,20 @@ class _Machine:
             raise RefusedPickle("it calls something that is no function")
         self.stack.append(self.grammar.call(function, arguments))
 
+    def new(self, *, keywords: bool) -> None:
+        if keywords:
+            self.stack.pop()
+        arguments = self.stack.pop()
+        kind = self.stack.pop()
+        if not isinstance(kind, Name) or not isinstance(arguments, tuple):
+            raise RefusedPickle("it makes an object of something that is no class")
+        self.stack.append(self.grammar.new(kind, arguments))
 
+
+_KEYS = (str, bytes, int, float, bool, type(None))
 _LITERALS = {
-    "BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
-    "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES",
+    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
+    "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
 }  # fmt: skip
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -145,6 +181,7 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
+    "EMPTY_SET": lambda: Opaque("a set"),
 }
 _BUILDERS: dict[str, Callable[[_Machine], None]] = {
     "TUPLE": lambda m: m.stack.append(tuple(m.pop_mark())),
@@ -155,7 +192,12 @@ _BUILDERS: dict[str, Callable[[_Machine], None]] = {
     "SETITEM": lambda m: m.set_items([*reversed((m.stack.pop(), m.stack.pop()))]),
     "APPENDS": lambda m: m.extend(m.pop_mark()),
     "APPEND": lambda m: m.extend([m.stack.pop()]),
+    "ADDITEMS": lambda m: m.extend(m.pop_mark()),
+    "FROZENSET": lambda m: m.stack.append(Opaque(f"a set of {len(m.pop_mark())}")),
     "BUILD": lambda m: m.build(),
     "BINPERSID": lambda m: m.stack.append(m.grammar.persistent(m.stack.pop())),
     "REDUCE": lambda m: m.reduce(),
+    "NEWOBJ": lambda m: m.new(keywords=False),
+    "NEWOBJ_EX": lambda m: m.new(keywords=True),
+    "STACK_GLOBAL": lambda m: m.named_on_the_stack(),
 }
