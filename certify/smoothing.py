@@ -319,6 +319,7 @@ class Smoothed:
         lanes = self._view.copies(self._lanes) if self._lanes > 1 else []
         rows = partial(noisy_rows, self.noisy, examples, seed=seed)
         before, self.probe = self.probe, probed(self._view, self.probe, rows, self.batch_size, lanes=lanes)
+        self.classifier.usual = max(self.classifier.usual, self._view.usual)  # one function, seen in two ways
         if self.probe is not before:
             warn_of_probabilities(self._view.logits(rows()), single=reads_one_logit(self.model))
             if self.reduced is not None:

@@ -11,6 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# At the top: tensors that it makes when it is first imported could not be trained with, had a forward
+# pass in inference mode been the first to import it.
+from torchdiffeq import odeint, odeint_adjoint
+
 from certify.errors import InvalidSetting
 
 #: Solvers a network may be *trained* with. Evaluation always uses rk4 with fixed steps.
@@ -95,8 +99,6 @@ class NeuralODE(nn.Module):
 
     def flow(self, z: Tensor) -> Tensor:
         """z(1) from z(0)."""
-        from torchdiffeq import odeint, odeint_adjoint
-
         solver = self.solver if self.training else "rk4"
         solve = odeint_adjoint if self.adjoint and self.training else odeint
         times = torch.tensor([0.0, 1.0], dtype=z.dtype, device=z.device)

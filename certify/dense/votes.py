@@ -52,7 +52,7 @@ class BaseSegmenter(BaseClassifier):
     def check(self, out: Any, batch: int) -> None:
         check_output(out, batch=batch, num_classes=self.num_classes, spatial=self.spatial)
 
-    def scale(self, out: Tensor) -> Tensor:
+    def scale_of(self, out: Tensor) -> Tensor:
         """The largest score of each image, whatever its pixel: rounding errors are of its size."""
         return out.abs().amax(dim=(1, 2, 3), keepdim=True)
 

@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from certify.audits import ROWS, SAMPLES_PER_ROW
@@ -180,7 +179,7 @@ def still_the_same(classifier: BaseClassifier, anchors: Anchors | None, place: i
         return
     i = (place or 0) % len(anchors.rows)
     now, then = classifier.logits_alone(anchors.rows[i][None]), anchors.scores[i][None]
-    worst = difference(now, then, classifier.scale(then).clamp_min(torch.finfo(then.dtype).tiny))
+    worst = difference(now, then, classifier.unit(then))
     if worst > classifier.apart:
         raise NondeterministicModel(
             "the model is no longer the function that it was when this began",

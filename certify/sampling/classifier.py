@@ -37,6 +37,11 @@ ASKED_AGAIN = 4
 KEPT = 16
 #: Above this relative difference the model is not the same function in a batch at all.
 _LIMIT = {"fp32": 2.0**-10, "bf16": 2.0**-4, "fp64": 2.0**-20}
+#: The same where ``torch.set_float32_matmul_precision`` allows TF32 or bfloat16 inside of products.
+_FEWER_BITS = {"highest": 0.0, "high": 2.0**-7, "medium": 2.0**-4}
+#: How much larger than a single evaluation's rounding error the difference to a batch may be: kernels
+#: for one row add in short parts, those for many rows one term after the other.
+_ERRORS_APART = 128.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +102,8 @@ class BaseClassifier:
         self._forward = torch.compile(self.model) if compiled else self.model
         self.channels_last = False
         self.tolerance = _FLOOR[dtype]
+        #: No row's scores are taken for smaller than this: rounding errors come from the terms that cancel.
+        self.usual = 0.0
         self.alone = 0
         #: Whether rows handed in may be overwritten: nobody reads them after the forward pass.
         self.rows_are_its_own = False
@@ -133,7 +140,7 @@ class BaseClassifier:
     def read(self, out: Tensor) -> tuple[Tensor, Tensor]:
         """As ``votes``, from raw scores (batch, num_classes)."""
         values = out.topk(2, dim=1).values
-        size = out.abs().amax(dim=1)  # not finite where any score is not
+        size = self.scale(out)[:, 0]  # not finite where any score is not
         finite = size.isfinite()
         doubt = (values[:, 0] - values[:, 1] <= self.tolerance * size).logical_and_(finite)
         return torch.where(finite, out.argmax(dim=1), self.num_classes), doubt
@@ -159,13 +166,16 @@ class BaseClassifier:
     def same_function(self, rows: Tensor, scores: Tensor) -> bool:
         """Whether another process's ``scores`` of ``rows``, one by one, are these up to rounding."""
         ours = self.one_by_one(rows)
-        unit = self.scale(ours).clamp_min(torch.finfo(ours.dtype).tiny)
-        return difference(scores.to(ours), ours, unit) <= self.rounding
+        return difference(scores.to(ours), ours, self.unit(ours)) <= self.rounding
 
     @property
     def rounding(self) -> float:
         """The most that rounding explains between two evaluations, relative to the largest score."""
-        return _LIMIT[self.dtype]
+        limit = _LIMIT[self.dtype]
+        # Torch may multiply float32 matrices in fewer bits when its user allows that.
+        return (
+            max(limit, _FEWER_BITS[torch.get_float32_matmul_precision()]) if self.dtype == "fp32" else limit
+        )
 
     @property
     def apart(self) -> float:
@@ -184,6 +194,7 @@ class BaseClassifier:
                 return []
             twin = BaseClassifier(model, num_classes=self.num_classes, device=self.device, dtype=self.dtype)
             twin.rows_are_its_own = True
+            twin.usual = self.usual
             if self.channels_last:
                 twin.model.to(memory_format=torch.channels_last)
                 twin.channels_last = True
@@ -210,8 +221,22 @@ class BaseClassifier:
             refuse_randomness(front, samples[:2].to(DTYPES[self.dtype]))
         self._tried(partial(self.one_by_one, samples[:ASKED_AGAIN]), "the same input")
         single = undisturbed(partial(self.one_by_one, samples), self.device)
+        self.usual = _usual(self.scale_of(single))
+        worst = self._worst(samples, single, batch_sizes, lanes)
+        if worst > self.rounding and self._cancels(samples, single):
+            worst = self._worst(samples, single, batch_sizes, lanes)
+        if worst > self.rounding:
+            raise coupled(worst)
         self._refuse_other_mode(samples[:2], single[:2])
-        scale = self.scale(single).clamp_min(torch.finfo(single.dtype).tiny)
+        self.tolerance = max(_FLOOR[self.dtype], SAFETY * worst)
+        anchors = Anchors(samples[:KEPT].clone(), single[:KEPT].clone())
+        return Probe(worst, self.tolerance, len(samples), batch_sizes, arithmetic(self.device), anchors)
+
+    def _worst(
+        self, samples: Tensor, single: Tensor, batch_sizes: tuple[int, ...], lanes: Sequence[BaseClassifier]
+    ) -> float:
+        """The largest difference of a row in a batch from the row alone, in units of its scores."""
+        scale = self.unit(single)
         order = torch.arange(len(samples) - 1, -1, -1, device=samples.device)
         worst = 0.0
         for size in (size for size in batch_sizes if size > 1):  # a batch of one is the row alone
@@ -222,11 +247,28 @@ class BaseClassifier:
                 if self._may_leave_its_thread():
                     found += _side_by_side(lanes or (self,), batch, size)
                 worst = max(worst, *(difference(scores, expected, unit) for scores in found))
-        if worst > self.rounding:
-            raise coupled(worst)
-        self.tolerance = max(_FLOOR[self.dtype], SAFETY * worst)
-        anchors = Anchors(samples[:KEPT].clone(), single[:KEPT].clone())
-        return Probe(worst, self.tolerance, len(samples), batch_sizes, arithmetic(self.device), anchors)
+        return worst
+
+    def _cancels(self, samples: Tensor, single: Tensor) -> bool:
+        """Whether large terms cancel in the scores, so that rounding errors are large beside what is left.
+
+        Measured as the difference from the same model in float64, row by row. Where it is, ``usual`` rises
+        to the size at which these errors are what rounding explains; then more rows are asked alone.
+        """
+        twin = independent_copy(self.model) if _small(self.model) and self.dtype != "fp64" else None
+        if twin is None:
+            return False
+        try:
+            twin = twin.double()
+            with torch.inference_mode():
+                wide = torch.cat([twin(row[None].double()).clone() for row in samples.to(self.device)])
+        except Exception:  # a model may be written for one precision and fail in another with any error
+            return False
+        if wide.dtype != torch.float64 or wide.shape != single.shape:
+            return False
+        error = float((wide - single.double()).abs().nan_to_num(0.0, 0.0, 0.0).max())
+        before, self.usual = self.usual, max(self.usual, _ERRORS_APART * error / self.rounding)
+        return self.usual > before
 
     def _tried(self, call: Callable[[], Tensor], what: str) -> Tensor:
         """What ``call`` returns twice; the process's generators are in other states the second time."""
@@ -254,8 +296,7 @@ class BaseClassifier:
             return
         if not found:
             return
-        unit = self.scale(single).clamp_min(torch.finfo(single.dtype).tiny)
-        if (worst := difference(torch.cat(found), single, unit)) > self.rounding:
+        if (worst := difference(torch.cat(found), single, self.unit(single))) > self.rounding:
             raise NondeterministicModel(
                 f"the model's scores differ by {worst:.1e} (relative) where gradients are recorded",
                 why="its forward pass asks for torch's mode: certificates, attacks and deployment would be "
@@ -271,9 +312,20 @@ class BaseClassifier:
         """Refuse an answer of another form than (batch, num_classes)."""
         check_output(out, batch=batch, num_classes=self.num_classes)
 
-    def scale(self, out: Tensor) -> Tensor:
-        """The largest score of every row: what differences between scores are measured against."""
+    def scale_of(self, out: Tensor) -> Tensor:
+        """The largest score of every row, shaped to divide its scores."""
         return out.abs().amax(dim=1, keepdim=True)
+
+    def scale(self, out: Tensor) -> Tensor:
+        """What differences between scores are measured against: a row's largest score, or the usual one.
+
+        Where large terms nearly cancel in a row, its scores are small and their rounding errors are not.
+        """
+        return self.scale_of(out).clamp_min(self.usual)
+
+    def unit(self, out: Tensor) -> Tensor:
+        """``scale``, fit to divide by."""
+        return self.scale(out).clamp_min(torch.finfo(out.dtype).tiny)
 
     def _in_batches(self, samples: Tensor, size: int) -> Tensor:
         """Scores of the samples in batches of ``size``: again and again where they do not fill one."""
@@ -293,6 +345,12 @@ class BaseClassifier:
             out = forward(own.contiguous(memory_format=torch.channels_last) if last else own)
             self.check(out, len(batch))
             return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
+
+
+def _usual(sizes: Tensor) -> float:
+    """The median of the rows' finite sizes; 0 where there is none."""
+    finite = sizes[sizes.isfinite()]
+    return float(finite.median()) if finite.numel() else 0.0
 
 
 def _side_by_side(lanes: Sequence[BaseClassifier], batch: Tensor, size: int) -> list[Tensor]:

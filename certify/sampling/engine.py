@@ -162,7 +162,10 @@ class _Lane:
         """Take batches until none is left."""
         sampler = self.sampler
         # The tolerance is measured once, on the classifier whose single evaluations decide.
-        self.classifier.tolerance = sampler.classifier.tolerance
+        self.classifier.tolerance, self.classifier.usual = (
+            sampler.classifier.tolerance,
+            sampler.classifier.usual,
+        )
         size = int(np.prod(sampler.tally.shape))
         part = _Part(torch.zeros(len(requests) * size, dtype=torch.int64, device=self.buffer.device))
         try:

@@ -88,7 +88,7 @@ def refuse_other_shortcut(
     ``rows``: noisy inputs (n, *shape). ``behind`` classifies points of the reduced space, ``whole`` inputs.
     """
     found, expected = behind.one_by_one(reduced.project(rows)), whole.one_by_one(rows)
-    worst = difference(found, expected, whole.scale(expected).clamp_min(torch.finfo(expected.dtype).tiny))
+    worst = difference(found, expected, whole.unit(expected))
     if worst > whole.rounding:
         raise InvalidModel(
             "the network cannot be sampled behind its first layer",

@@ -29,7 +29,10 @@ from certify.reached import Reached, codes_in, library
 #: Copies of a model may take this much memory together.
 COPIES_BYTES = 1 << 29
 #: Packages whose functions keep nothing between calls but what is named in ``_RANDOM``.
-_TRUSTED = ("torch", "math", "cmath", "operator", "builtins", "typing", "abc", "collections", "certify")
+_TRUSTED = (
+    "torch", "torchdiffeq", "math", "cmath", "operator", "builtins", "typing", "abc", "collections",
+    "certify",
+)  # fmt: skip
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), slice, range)
 _CONSTANTS += (torch.dtype, torch.device, torch.layout, torch.memory_format)
 #: What reads or writes the random generators that all threads share.

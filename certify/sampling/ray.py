@@ -208,6 +208,7 @@ class RaySampler:
             dtype=local.classifier.dtype,
             compiled=local.classifier.compiled,
             tolerance=local.classifier.tolerance,
+            usual=local.classifier.usual,
             noise=local.noise,
             seed=local.seed,
             shape=tuple(local.shape),
@@ -250,6 +251,7 @@ class _Plan:
     dtype: str
     compiled: bool
     tolerance: float
+    usual: float
     noise: Any
     seed: int
     shape: tuple[int, ...]
@@ -268,7 +270,7 @@ class _Worker:
         classifier = BaseClassifier(
             model, num_classes=plan.num_classes, device=plan.device, dtype=plan.dtype, compiled=plan.compiled
         )
-        classifier.tolerance = plan.tolerance
+        classifier.tolerance, classifier.usual = plan.tolerance, plan.usual
         classifier.lay_out(channels_last=plan.channels_last)
         self._sampler = Sampler(
             classifier,

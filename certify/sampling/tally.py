@@ -79,7 +79,7 @@ class MarginScores:
         finite = out.isfinite().all(dim=1)
         scores, slope = _margins(torch.where(finite[:, None], out, 0.0))
         # A relative change of the logits by the tolerance moves a score by at most this much.
-        reach = classifier.tolerance * out.abs().amax(dim=1, keepdim=True) * slope
+        reach = classifier.tolerance * classifier.scale(out) * slope
         bins = self._bins(scores)
         doubt = (self._bins(scores - reach) != self._bins(scores + reach)).any(dim=1) & finite
         return self._cells(torch.where(finite[:, None], bins, 0)), doubt

@@ -386,3 +386,41 @@ class AsksForTheMode(shifty.Plain):
 def test_a_model_is_the_same_whether_gradients_are_recorded_or_not():
     with pytest.raises(NondeterministicModel, match="where gradients are recorded"):
         certified(AsksForTheMode, FEW, 0.25, seed=1, batch_size=16)
+
+
+def sum_against(shift: float, size: int) -> nn.Linear:
+    """Scores (shift - sum of x, sum of x - shift): of inputs whose sum is ``shift`` only noise is left."""
+    model = nn.Linear(size, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-1.0], [1.0]]).expand(2, size))
+        model.bias.copy_(torch.tensor([shift, -shift]))
+    return model.eval()
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.02])
+@pytest.mark.parametrize(("size", "noise"), [(48, "lattice"), (3072, "lattice"), (3072, "gaussian")])
+def test_a_network_whose_large_terms_cancel_is_not_refused(sigma, size, noise):
+    x = torch.cat([torch.ones(4, size // 2), torch.zeros(4, size // 2)], dim=1)
+    for seed in range(10):
+        g = certify.Smoothed(
+            sum_against(size / 2, size), sigma, num_classes=2, noise=noise, reduce=False, batch_size=64
+        )
+        assert len(g.certify(x, n_max=500, seed=seed)) == 4
+
+
+class Follows(nn.Module):
+    """Adds a fiftieth of the last row's scores to every row's."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        out = self.inner(x)
+        return out + 0.02 * out[-1:]
+
+
+def test_rows_that_are_coupled_are_refused_though_their_terms_cancel():
+    g = certify.Smoothed(Follows(sum_against(24, 48)).eval(), 0.002, num_classes=2, batch_size=64)
+    with pytest.raises(NondeterministicModel, match="rest of the batch"):
+        g.certify(torch.cat([torch.ones(4, 24), torch.zeros(4, 24)], dim=1), n_max=500, seed=1)

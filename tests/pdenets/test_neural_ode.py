@@ -1,6 +1,8 @@
 """Neural ODE: the solver against the exact flow, the adjoint against backpropagation."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -90,3 +92,17 @@ def test_time_reaches_the_rate():
 def test_forms_that_do_not_exist_are_refused(bad):
     with pytest.raises(InvalidSetting, match="no form"):
         neural_ode(**({"num_classes": 2, "input_shape": (2,)} | bad))
+
+
+def test_a_network_that_was_evaluated_first_can_still_be_trained():
+    # A process of its own: whatever the solver's package keeps is made when it is first used.
+    script = """
+import torch
+from pdenets.neural_ode import neural_ode
+model = neural_ode(num_classes=2, input_shape=(3,), solver="dopri5").eval()
+with torch.inference_mode():
+    model(torch.zeros(1, 3))
+model.train()(torch.ones(2, 3)).sum().backward()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
