@@ -24,24 +24,14 @@ from certify.errors import InvalidSetting, NondeterministicModel
 from certify.sampling.arithmetic import arithmetic
 from certify.sampling.lanes import COPIES_BYTES, independent_copy, run_in_lanes
 from certify.sampling.process import undisturbed
+from certify.sampling.rounding import ERRORS_APART, FLOOR, SAFETY, difference, error_of, explained, usual_size
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
-#: A row is re-evaluated alone when its margin is below SAFETY times the largest difference
-#: between batched and single evaluation seen in the probe (or the floor, if that is larger).
-SAFETY = 64.0
-_FLOOR = {"fp32": 2.0**-18, "bf16": 2.0**-7, "fp64": 2.0**-44}
 #: Rows that are evaluated by themselves twice.
 ASKED_AGAIN = 4
 #: Rows of the probe that are kept, to ask the model again later.
 KEPT = 16
-#: Above this relative difference the model is not the same function in a batch at all.
-_LIMIT = {"fp32": 2.0**-10, "bf16": 2.0**-4, "fp64": 2.0**-20}
-#: The same where ``torch.set_float32_matmul_precision`` allows TF32 or bfloat16 inside of products.
-_FEWER_BITS = {"highest": 0.0, "high": 2.0**-7, "medium": 2.0**-4}
-#: How much larger than a single evaluation's rounding error the difference to a batch may be: kernels
-#: for one row add in short parts, those for many rows one term after the other.
-_ERRORS_APART = 128.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +91,7 @@ class BaseClassifier:
         self.model = _placed(model, self.device, DTYPES[dtype])
         self._forward = torch.compile(self.model) if compiled else self.model
         self.channels_last = False
-        self.tolerance = _FLOOR[dtype]
+        self.tolerance = FLOOR[dtype]
         #: No row's scores are taken for smaller than this: rounding errors come from the terms that cancel.
         self.usual = 0.0
         self.alone = 0
@@ -171,11 +161,7 @@ class BaseClassifier:
     @property
     def rounding(self) -> float:
         """The most that rounding explains between two evaluations, relative to the largest score."""
-        limit = _LIMIT[self.dtype]
-        # Torch may multiply float32 matrices in fewer bits when its user allows that.
-        return (
-            max(limit, _FEWER_BITS[torch.get_float32_matmul_precision()]) if self.dtype == "fp32" else limit
-        )
+        return explained(self.dtype)
 
     @property
     def apart(self) -> float:
@@ -221,14 +207,14 @@ class BaseClassifier:
             refuse_randomness(front, samples[:2].to(DTYPES[self.dtype]))
         self._tried(partial(self.one_by_one, samples[:ASKED_AGAIN]), "the same input")
         single = undisturbed(partial(self.one_by_one, samples), self.device)
-        self.usual = _usual(self.scale_of(single))
+        self.usual = usual_size(self.scale_of(single))
         worst = self._worst(samples, single, batch_sizes, lanes)
         if worst > self.rounding and self._cancels(samples, single):
             worst = self._worst(samples, single, batch_sizes, lanes)
         if worst > self.rounding:
             raise coupled(worst)
         self._refuse_other_mode(samples[:2], single[:2])
-        self.tolerance = max(_FLOOR[self.dtype], SAFETY * worst)
+        self.tolerance = max(FLOOR[self.dtype], SAFETY * worst)
         anchors = Anchors(samples[:KEPT].clone(), single[:KEPT].clone())
         return Probe(worst, self.tolerance, len(samples), batch_sizes, arithmetic(self.device), anchors)
 
@@ -252,22 +238,12 @@ class BaseClassifier:
     def _cancels(self, samples: Tensor, single: Tensor) -> bool:
         """Whether large terms cancel in the scores, so that rounding errors are large beside what is left.
 
-        Measured as the difference from the same model in float64, row by row. Where it is, ``usual`` rises
-        to the size at which these errors are what rounding explains; then more rows are asked alone.
+        Where they do, ``usual`` rises to the size at which these errors are what rounding explains; then
+        more rows are asked alone.
         """
         twin = independent_copy(self.model) if _small(self.model) and self.dtype != "fp64" else None
-        if twin is None:
-            return False
-        try:
-            twin = twin.double()
-            with torch.inference_mode():
-                wide = torch.cat([twin(row[None].double()).clone() for row in samples.to(self.device)])
-        except Exception:  # a model may be written for one precision and fail in another with any error
-            return False
-        if wide.dtype != torch.float64 or wide.shape != single.shape:
-            return False
-        error = float((wide - single.double()).abs().nan_to_num(0.0, 0.0, 0.0).max())
-        before, self.usual = self.usual, max(self.usual, _ERRORS_APART * error / self.rounding)
+        error = 0.0 if twin is None else error_of(twin, samples.to(self.device), single)
+        before, self.usual = self.usual, max(self.usual, ERRORS_APART * error / self.rounding)
         return self.usual > before
 
     def _tried(self, call: Callable[[], Tensor], what: str) -> Tensor:
@@ -347,32 +323,12 @@ class BaseClassifier:
             return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
 
 
-def _usual(sizes: Tensor) -> float:
-    """The median of the rows' finite sizes; 0 where there is none."""
-    finite = sizes[sizes.isfinite()]
-    return float(finite.median()) if finite.numel() else 0.0
-
-
 def _side_by_side(lanes: Sequence[BaseClassifier], batch: Tensor, size: int) -> list[Tensor]:
     """Every lane's scores of the batch. Each begins elsewhere: equal rows would hide a shared buffer."""
     rows = len(batch)
     turns = [lane * rows // len(lanes) for lane in range(len(lanes))]
     work = [partial(c._in_batches, batch.roll(-turn, 0), size) for c, turn in zip(lanes, turns, strict=True)]
     return [out[:rows].roll(turn, 0) for out, turn in zip(run_in_lanes(work), turns, strict=True)]
-
-
-def difference(scores: Tensor, expected: Tensor, unit: Tensor) -> float:
-    """The largest, in units of ``unit``; infinite where only one of the two is a finite number.
-
-    ``scores`` may hold the expected rows again and again: all places of a batch are compared.
-    """
-    worst = 0.0
-    for part in scores.split(len(expected)):
-        ours, one = expected[: len(part)], unit[: len(part)]
-        if not torch.equal(part.isfinite(), ours.isfinite()):
-            return float("inf")
-        worst = max(worst, float(((part - ours).abs() / one).nan_to_num().max()))
-    return worst
 
 
 def _in_channels_last(model: Any) -> nn.Module | None:

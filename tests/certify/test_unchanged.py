@@ -123,6 +123,8 @@ def a_function_of_torch(monkeypatch):
 @pytest.mark.parametrize("change", [of_the_class, a_method, a_global, a_layer_of_torch, a_function_of_torch])
 def test_what_the_class_and_its_module_hold_counts_as_well(change, monkeypatch):
     net = Net().eval()
+    with torch.no_grad():
+        net.conv.bias.fill_(2.0)  # its units are awake, whatever they are drawn with
     g = certify.Smoothed(net, 0.25, num_classes=2, batch_size=8)
     g.certify(X, n_max=50)
     change(monkeypatch)
