@@ -108,8 +108,8 @@
   }
   // A name that begins like a formula would be one in a spreadsheet.
   const plain = (value) => (typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : value);
-  const cell = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
-  const quoted = (value) => (value === null ? "" : cell(plain(value)));
+  const field = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
+  const quoted = (value) => (value === null ? "" : field(plain(value)));
   $("#save").addEventListener("click", () => {
     const text = [names, ...shown].map((row) => row.map(quoted).join(",")).join("\n") + "\n";
     const link = document.createElement("a");
