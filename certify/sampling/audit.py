@@ -74,7 +74,11 @@ def few(scores: Tensor) -> Tensor:
 def single(classifier: BaseClassifier, tally: Tally, row: Tensor, sample: int = -1) -> Answer:
     """The model's answer to one row (1, *shape) by itself."""
     out = classifier.logits_alone(row)
-    cells, close = tally.read(classifier, out)
+    strict = classifier.again()
+    strict.usual = (
+        0.0  # a tie is judged by the row's own scores, or a model of small ones could change unseen
+    )
+    cells, close = tally.read(strict, out)
     return Answer(
         sample, few(out)[0].cpu().numpy(), cells[0].cpu().numpy(), True, bool(close[0]),
         float(classifier.scale(out).max()),

@@ -14,7 +14,7 @@ from certify.audits import ROWS
 from certify.errors import NondeterministicModel
 from certify.inside.effective_sigma import NoiseStage
 from certify.inside.internal_noise import SmoothedInside
-from certify.sampling.audit import Answer, Audit, disagreement, flip_bound
+from certify.sampling.audit import Answer, Audit, disagreement, flip_bound, single
 from certify.sampling.classifier import BaseClassifier
 from certify.sampling.start import among
 from certify.sampling.tally import Votes
@@ -424,3 +424,23 @@ def test_rows_that_are_coupled_are_refused_though_their_terms_cancel():
     g = certify.Smoothed(Follows(sum_against(24, 48)).eval(), 0.002, num_classes=2, batch_size=64)
     with pytest.raises(NondeterministicModel, match="rest of the batch"):
         g.certify(torch.cat([torch.ones(4, 24), torch.zeros(4, 24)], dim=1), n_max=500, seed=1)
+
+
+class OtherInFloat64(Follows):
+    """Its float64 answers are far from the others, as if these had large rounding errors."""
+
+    def forward(self, x):
+        return super().forward(x) + (100.0 if x.dtype == torch.float64 else 0.0)
+
+
+def test_another_function_in_float64_excuses_nothing():
+    g = certify.Smoothed(OtherInFloat64(sum_against(24, 48)).eval(), 0.002, num_classes=2, batch_size=64)
+    with pytest.raises(NondeterministicModel, match="rest of the batch"):
+        g.certify(torch.cat([torch.ones(4, 24), torch.zeros(4, 24)], dim=1), n_max=500, seed=1)
+
+
+def test_a_tie_is_judged_by_the_scores_of_the_row_itself():
+    classifier = BaseClassifier(lambda x: x.flatten(1), num_classes=2)
+    classifier.usual = 1e9
+    assert not single(classifier, Votes(2), torch.tensor([[1.0, 0.5]])).close
+    assert single(classifier, Votes(2), torch.tensor([[1.0, 1.0]])).close
