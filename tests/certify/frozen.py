@@ -140,7 +140,8 @@ def run_of_classes(mode: str, *, scores: str = "votes", law: str = "lattice", no
 
 def run_of_pixels(norm: str, radius: float | None) -> Any:
     g = certify.SmoothedSegmentation(
-        ExactPixels().eval(), SIGMA, num_classes=CLASSES, norm=norm, grid=GRID, bounds=(0.0, 1.0), batch_size=64
+        ExactPixels().eval(), SIGMA, num_classes=CLASSES, norm=norm, grid=GRID, bounds=(0.0, 1.0),
+        batch_size=64,
     )  # fmt: skip
     x, y = images()
     return said(g.certify(x, y, radius=radius, n0=20, n=200, seed=SEED), counted=True)
@@ -200,7 +201,7 @@ def from_counts() -> Any:
 
 
 def said(run: Any, *, counted: bool) -> dict[str, Any]:
-    """What a run claims; ``counted``: no machine's rounding decides its votes, so its records belong to it."""
+    """What a run claims; ``counted``: no rounding decides its votes, so its records belong to it."""
     settings = json.loads(canonical({k: v for k, v in dict(run.settings).items() if k not in LEFT_OUT}))
     entries = getattr(run, "run", run)
     records = [{k: v for k, v in r.to_json().items() if k not in NOT_COMPARED} for r in entries]
