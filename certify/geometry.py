@@ -2,15 +2,21 @@
 
 One object per (noise law, norm); which one is the law's own word (``Noise.ball``). Each ``radius`` is the
 one-sided form p_B <= 1 - p_A, rounded down; ``needed`` is its inverse, rounded up: the class probability
-that proves a given radius.
+that proves a given radius. ``between`` takes a bound on p_B beside the one on p_A.
 
-| noise | norm | radius | reference |
+| noise | norm | radius for p = p_A | reference |
 |---|---|---|---|
 | lattice, gaussian | l2 | sigma Phi^-1(p) | Cohen et al., ICML 2019, Theorem 1 |
 | lattice, gaussian | lp | the l2 radius times d^-max(0, 1/2 - 1/p) | Hoelder; optimal given the l2 ball |
 | uniform | l1 | lambda (2p - 1) | Lee et al., NeurIPS 2019; Yang et al., ICML 2020 |
 | laplace | l1 | -b ln(2 (1 - p)) | Teng et al., 2020; Yang et al., ICML 2020 |
 | anisotropic | ellipsoid | min_i sigma_i Phi^-1(p) as an l2 ball | Eiras et al. (ANCER), TMLR 2022 |
+
+With q = p_B, the same theorems (docs/theory.md, T2, T8 and T10): Phi^-1(p) becomes
+(Phi^-1(p) - Phi^-1(q)) / 2, also for the ellipsoid and for noise inside a network; lambda (2p - 1) becomes
+lambda (p - q), as a change of size r moves every probability by r / (2 lambda) at most; and
+-b ln(2 (1 - p)) becomes the larger of -b ln(1 - (p - q)), which is the one-sided theorem on the score
+(1 + f_A - f_B) / 2, and (b / 2) ln(p / q), as a density changes by a factor of exp(r / b) at most.
 """
 
 from __future__ import annotations
@@ -20,10 +26,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from scipy import special
 
 from certify.errors import InvalidSetting
-from certify.radii import radius_down, target_probability
+from certify.radii import radius_between, radius_down, target_probability
 
 _DOWN = 1e-12
 
@@ -42,7 +47,11 @@ class Geometry(Protocol):
         """The class probability that proves ``radius``, rounded up."""
         ...
 
-    def details(self, p_lower: float) -> dict[str, Any]:
+    def between(self, p_lower: float, pb_upper: float) -> float:
+        """The same where no other class has more than ``pb_upper``: never less than ``radius(p_lower)``."""
+        ...
+
+    def details(self, p_lower: float, pb_upper: float = 1.0) -> dict[str, Any]:
         """Further sizes of the certified set, to be kept in the record."""
         ...
 
@@ -119,11 +128,14 @@ class GaussianBall:
     def radius(self, p_lower: float) -> float:
         return radius_down(p_lower, self.sigma) * self.shrink
 
+    def between(self, p_lower: float, pb_upper: float) -> float:
+        return radius_between(p_lower, pb_upper, self.sigma) * self.shrink
+
     def needed(self, radius: float) -> float:
         return target_probability(radius / self.shrink, self.sigma)
 
-    def details(self, p_lower: float) -> dict[str, Any]:
-        return {} if self.p == 2 else {"radius_l2": radius_down(p_lower, self.sigma)}
+    def details(self, p_lower: float, pb_upper: float = 1.0) -> dict[str, Any]:
+        return {} if self.p == 2 else {"radius_l2": radius_between(p_lower, pb_upper, self.sigma)}
 
 
 @dataclass(frozen=True)
@@ -136,10 +148,13 @@ class UniformBall:
     def radius(self, p_lower: float) -> float:
         return max(0.0, self.half_width * (2 * p_lower - 1) * (1 - _DOWN)) if p_lower > 0.5 else 0.0
 
+    def between(self, p_lower: float, pb_upper: float) -> float:
+        return max(self.radius(p_lower), self.half_width * (p_lower - pb_upper) * (1 - _DOWN))
+
     def needed(self, radius: float) -> float:
         return min(1.0, (1 + radius / self.half_width) / 2 * (1 + _DOWN))
 
-    def details(self, p_lower: float) -> dict[str, Any]:
+    def details(self, p_lower: float, pb_upper: float = 1.0) -> dict[str, Any]:
         return {}
 
 
@@ -161,10 +176,18 @@ class LaplaceBall:
         rest = max(1 - p_lower, 2.0**-53)
         return max(0.0, -self.scale * math.log(2 * rest) * (1 - _DOWN))
 
+    def between(self, p_lower: float, pb_upper: float) -> float:
+        gap = p_lower - pb_upper
+        if not gap > 0:
+            return self.radius(p_lower)
+        ratio = math.log1p(gap / max(pb_upper, 2.0**-53)) / 2
+        margin = -math.log(max(1 - gap, 2.0**-53)) if gap > 0.5 else -math.log1p(-gap)
+        return max(self.radius(p_lower), self.scale * max(ratio, margin) * (1 - _DOWN))
+
     def needed(self, radius: float) -> float:
         return min(1.0, (1 - math.exp(-radius / self.scale) / 2) * (1 + _DOWN))
 
-    def details(self, p_lower: float) -> dict[str, Any]:
+    def details(self, p_lower: float, pb_upper: float = 1.0) -> dict[str, Any]:
         return {}
 
 
@@ -194,11 +217,14 @@ class Ellipsoid:
     def radius(self, p_lower: float) -> float:
         return radius_down(p_lower, self.smallest)
 
+    def between(self, p_lower: float, pb_upper: float) -> float:
+        return radius_between(p_lower, pb_upper, self.smallest)
+
     def needed(self, radius: float) -> float:
         return target_probability(radius, self.smallest)
 
-    def details(self, p_lower: float) -> dict[str, Any]:
-        rho = max(0.0, float(special.ndtri(p_lower)) * (1 - _DOWN)) if p_lower > 0.5 else 0.0
+    def details(self, p_lower: float, pb_upper: float = 1.0) -> dict[str, Any]:
+        rho = radius_between(p_lower, pb_upper, 1.0)
         return {"rho": rho, "radius_equal_volume": rho * self.geometric_mean * (1 - _DOWN)}
 
 

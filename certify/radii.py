@@ -60,6 +60,17 @@ def radius_down(p_lower: float, sigma: float) -> float:
     return max(0.0, sigma * float(special.ndtri(p_lower)) * (1 - _DOWN))
 
 
+def radius_between(p_lower: float, pb_upper: float, sigma: float) -> float:
+    """Certified l2 radius where the leader has at least p_lower and no other class more than pb_upper.
+
+    Theorem 1 of Cohen, Rosenfeld and Kolter (2019), sigma / 2 (Phi^-1(p_A) - Phi^-1(p_B)), with the smaller
+    of p_B <= pb_upper and p_B <= 1 - p_lower; rounded down. Both bounds must hold together. 0 where neither
+    shows that the leader leads.
+    """
+    both = float(RADII["cohen"].radius(p_lower, pb_upper, sigma, 1))
+    return max(radius_down(p_lower, sigma), both)
+
+
 def target_probability(radius: float, sigma: float) -> float:
     """The class probability that proves ``radius``: Phi(radius / sigma), rounded up."""
     return min(1.0, float(special.ndtr(radius / sigma)) * (1 + _DOWN))

@@ -40,6 +40,7 @@ PAGES: dict[str, tuple[str, ...]] = {
         "certify.procedures",
         "certify.sequential",
         "certify.bounds",
+        "certify.runner_up",
         "certify.scores.means",
         "certify.radii",
         "certify.simultaneous",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from certify.bounds import binomial_lower, check_alpha
 from certify.chances import at_most
-from certify.procedures.outcome import Outcome, checked_counts, complement, described
+from certify.procedures.outcome import Outcome, checked_counts, complement, described, stated
 from certify.records import Status
+from certify.runner_up import check_share, leader_lower, rival_votes, rivals_upper
 from certify.sequential.boundaries import whole
 
 
@@ -21,25 +22,37 @@ class Fixed:
     Certified when the one-sided Clopper-Pearson bound at level ``alpha`` exceeds 1/2. The n0
     selection samples never enter the bound. ``tv`` is the total variation distance between the
     noise that was drawn and the one the theorem is about; it is subtracted from the bound.
+
+    ``runner_up``: the share of alpha that bounds the other classes from above (``certify.runner_up``; with 0
+    p_B := 1 - p_A). Certified is then whatever leads them, and the theorem is read with both bounds.
     """
 
     alpha: float = 1e-3
     n0: int = 100
     n: int = 100_000
     tv: float = 0.0
+    runner_up: float = 0.0
 
     name = "fixed"
     statistic = "counts"
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
+        check_share(self.runner_up, self.alpha)
         whole(self.n0, "n0")
         whole(self.n, "n")
 
     def settings(self) -> dict[str, Any]:
-        return asdict(self)
+        return stated(self)
 
     def guarantee(self) -> str:
+        if self.runner_up:
+            return (
+                f"The class was chosen on {self.n0} samples. On {self.n} fresh ones its probability was "
+                "bounded from below, and that of every other class from above, by two one-sided "
+                f"Clopper-Pearson bounds whose levels add up to {at_most(self.alpha)} (a share of "
+                f"{self.runner_up:g} for the other classes)."
+            )
         return (
             f"The class was chosen on {self.n0} samples and its probability bounded on {self.n} fresh ones "
             f"by a one-sided Clopper-Pearson bound at level {at_most(self.alpha)}."
@@ -73,14 +86,26 @@ class FixedProgress:
         if self.selection is None or self.estimation is None:
             raise RuntimeError("the procedure has not finished: samples are still wanted")
         plan, label = self.plan, int(np.argmax(self.selection))
-        p_lower = max(0.0, binomial_lower(int(self.estimation[label]), plan.n, plan.alpha) - plan.tv)
-        certified = p_lower > 0.5
+        p_lower, pb_upper = self._bounds(label, self.estimation)
+        certified = p_lower > (pb_upper if plan.runner_up else 0.5)
         return Outcome(
             status=Status.CERTIFIED if certified else Status.ABSTAINED,
             label=label if certified else None,
             p_lower=p_lower,
-            pb_upper=complement(p_lower),
+            pb_upper=pb_upper,
             samples=plan.n0 + plan.n,
             details={"selected": label, "selection_counts": self.selection.tolist()},
+            two_sided=plan.runner_up > 0,
             **described(self.estimation, plan.n, label, plan.alpha),
         )
+
+    def _bounds(self, label: int, counts: np.ndarray) -> tuple[float, float]:
+        """(lower bound on the label's probability, upper bound on every other class's)."""
+        plan, votes = self.plan, int(counts[label])
+        if not plan.runner_up:
+            p_lower = max(0.0, binomial_lower(votes, plan.n, plan.alpha) - plan.tv)
+            return p_lower, complement(p_lower)
+        shared = {"alpha": plan.alpha, "share": plan.runner_up, "tv": plan.tv}
+        p_lower = leader_lower(votes, plan.n, **shared)
+        upper = rivals_upper(rival_votes(counts, plan.n, label), plan.n, **shared)
+        return p_lower, min(upper, complement(p_lower))

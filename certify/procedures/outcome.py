@@ -9,14 +9,14 @@ between two looks may influence a decision.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
 
 from certify.bounds import binomial_lower, binomial_upper
 from certify.errors import InvalidCounts
-from certify.radii import radius_down
+from certify.radii import radius_between, radius_down
 from certify.records import Status
 
 
@@ -25,7 +25,8 @@ class Outcome:
     """The end of one input.
 
     ``p_lower`` is the proved lower bound on the label's probability (0 where nothing was proved)
-    and ``pb_upper = 1 - p_lower`` bounds every other class; both hold at level alpha.
+    and ``pb_upper`` bounds every other class; both hold together at level alpha. It is 1 - p_lower, or
+    less where the runner-up was bounded, too (``two_sided``: certify.runner_up).
     ``p_upper`` and ``pb_lower`` describe the Monte Carlo uncertainty only. ``proved_radius`` is
     set by procedures that test given radii; the others prove ``p_lower`` and leave the formula
     to ``radius``.
@@ -41,12 +42,17 @@ class Outcome:
     samples: int
     details: Mapping[str, Any] = field(default_factory=dict)
     proved_radius: float | None = None
+    two_sided: bool = False
 
     def radius(self, sigma: float) -> float:
         """Certified l2 radius under Gaussian noise of standard deviation sigma, rounded down."""
         if self.status is not Status.CERTIFIED:
             return 0.0
-        return radius_down(self.p_lower, sigma) if self.proved_radius is None else self.proved_radius
+        if self.proved_radius is not None:
+            return self.proved_radius
+        if self.two_sided:
+            return radius_between(self.p_lower, self.pb_upper, sigma)
+        return radius_down(self.p_lower, sigma)
 
 
 class Progress(Protocol):
@@ -121,3 +127,11 @@ def described(counts: np.ndarray, samples: int, leader: int, alpha: float) -> di
 def complement(p_lower: float) -> float:
     """1 - p_lower, rounded up."""
     return min(1.0, float(np.nextafter(1.0 - p_lower, 2.0))) if p_lower > 0 else 1.0
+
+
+def stated(plan: Any) -> dict[str, Any]:
+    """A plan's numbers as JSON types; without the share of the runner-up where it has none."""
+    options = {f.name: getattr(plan, f.name) for f in fields(plan) if f.metadata.get("setting", True)}
+    if not options["runner_up"]:
+        del options["runner_up"]
+    return options

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 import certify
 from certify.errors import InvalidSetting
@@ -106,3 +107,66 @@ def test_linf_run_divides_by_the_root_of_the_dimension():
     decided = grid.certify(torch.zeros(1, 16), n_max=2000, seed=1, mode="decide", radius=0.1)[0]
     assert decided.radius == 0.1
     assert decided.p_lower == pytest.approx(GaussianBall(0.5, math.inf, 16).needed(0.1))
+
+
+# -- with a bound on the runner-up ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=repr)
+@given(p=st.floats(1e-6, 1 - 1e-9), share=st.floats(0, 1))
+def test_between_is_never_less_than_the_one_sided_radius_and_falls_with_the_rival(ball, p, share):
+    q = (1 - p) * share
+    assert ball.between(p, q) >= ball.between(p, min(1.0, 1 - p + 1e-16)) >= ball.radius(p)
+    assert ball.between(p, 1 - p) == pytest.approx(ball.radius(p), rel=1e-9, abs=1e-12)
+    assert ball.between(p, 1.0) == ball.radius(p)
+    assert ball.between(p, q) > 0 or p <= q * (1 + 1e-9)
+    assert ball.between(p, q) == 0 or p > q
+
+
+LINE = {
+    "gaussian": (GaussianBall(0.5, 2.0, 1), stats.norm(scale=0.5)),
+    "uniform": (UniformBall(0.4), stats.uniform(-0.4, 0.8)),
+    "laplace": (LaplaceBall(0.3), stats.laplace(scale=0.3)),
+}
+
+
+@pytest.mark.parametrize("law", LINE)
+@given(cuts=st.lists(st.floats(-1.5, 1.5), min_size=3, max_size=6, unique=True), seed=st.integers(0, 10**6))
+def test_no_classifier_of_the_line_changes_its_class_within_the_radius(law, cuts, seed):
+    """Intervals of the line with any classes, at their exact probabilities: the class at 0 stays."""
+    ball, noise = LINE[law]
+    edges = np.concatenate([[-np.inf], sorted(cuts), [np.inf]])
+    labels = np.random.default_rng(seed).integers(0, 4, len(edges) - 1)
+
+    def shares(x):
+        return np.bincount(labels, weights=np.diff(noise.cdf(edges - x)), minlength=4)
+
+    p = shares(0.0)
+    a, b = np.argsort(p)[::-1][:2]
+    r = ball.between(p[a], p[b])
+    for x in (-r, -0.7 * r, 0.7 * r, r) if math.isfinite(r) else ():
+        moved = shares(x * (1 - 1e-9))
+        assert moved[a] >= np.delete(moved, a).max() - 1e-12
+
+
+@pytest.mark.parametrize("law", LINE)
+def test_thresholds_attain_the_radius(law):
+    """Class 0 to the left, 1 to the right, 2 between: from p_A and p_B alone no more can be told."""
+    ball, noise = LINE[law]
+    low, high = 0.05, 0.12
+    p_a, p_b = noise.cdf(-low), noise.sf(high)
+    distance = (high - low) / 2 if law == "gaussian" else None
+    r = ball.between(p_a, p_b)
+    if distance is not None:
+        assert r == pytest.approx(distance, rel=1e-9)
+    if law == "uniform":
+        assert r == pytest.approx((high - low) / 2, rel=1e-9)
+    if law == "laplace":
+        assert r == pytest.approx(max((high - low) / 2, -0.3 * math.log(1 - p_a + p_b)), rel=1e-9)
+
+
+def test_details_follow_both_bounds():
+    flat = GaussianBall(1.0, math.inf, 100)
+    assert flat.details(0.4, 0.1)["radius_l2"] == pytest.approx(10 * flat.between(0.4, 0.1))
+    shape = Ellipsoid(0.1, 0.2)
+    assert shape.details(0.4, 0.1)["rho"] == pytest.approx(10 * shape.between(0.4, 0.1))
