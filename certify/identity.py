@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from certify.answers import unanswered
 from certify.contents import Contents, model_contents
 from certify.denoising import behind_denoiser
-from certify.errors import InvalidSetting
+from certify.errors import CertifyError, InvalidSetting
 from certify.sampling.classifier import BaseClassifier
 
 #: Fixed inputs whose labels are part of the identity.
@@ -41,7 +42,12 @@ def identify(
         low, high = bounds
         points = low + (high - low) * torch.rand(_PROBES, *shape, generator=generator)
     points = rows(points.to(classifier.device))
-    labels, doubt = classifier.votes(points)  # also fills the caches that a first call fills
+    try:
+        labels, doubt = classifier.votes(points)  # also fills the caches that a first call fills
+    except (CertifyError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a model fails on a shape that is not its own with any error
+        raise unanswered(points, error) from error
     made_of = [model_contents(classifier.model)]
     found = labels.tolist()
     for row in doubt.nonzero().flatten().tolist():

@@ -78,8 +78,8 @@ def transfer(
             remedy="pass certify.store.read_run(DIRECTORY) in place of the run",
         )
     refuse_population(run.settings, "there is nothing to carry over")
-    _check_same(run, certified, deployed)
     x = torch.as_tensor(x)
+    _check_same(run, certified, deployed, list(x.shape[1:]))
     if len(x) != len(run):
         raise InvalidInput(
             f"{len(x)} inputs were given for {len(run)} records",
@@ -118,8 +118,8 @@ def _stored(run: Run, source: StoredRun, place: str | os.PathLike[str]) -> Run:
         return kept.run()
 
 
-def _check_same(run: Run, certified: Smoothed, deployed: Smoothed) -> None:
-    """The run is ``certified``'s, about votes, and ``deployed`` shares its noise and classes."""
+def _check_same(run: Run, certified: Smoothed, deployed: Smoothed, shape: list[int]) -> None:
+    """The run is ``certified``'s, about votes on inputs of ``shape``; ``deployed`` shares noise and classes."""
     said = run.settings
     refuse_segmentation(said, "nothing is carried over", "certify the deployed segmenter itself")
     need(said, ("scores", "noise_settings", "norm", "model", "input_shape"), "the run")
@@ -128,12 +128,13 @@ def _check_same(run: Run, certified: Smoothed, deployed: Smoothed) -> None:
             what
             for what, fits in (
                 ("the run is about votes", said.get("scores") == "votes"),
+                ("the run is about inputs of their shape", list(said["input_shape"]) == shape),
                 ("the run has not been transferred before", "transfer" not in said),
                 ("the run was made with the certified classifier's noise",
                  said.get("noise_settings") == certified.noise.settings()),
                 ("the run has the certified classifier's norm", said.get("norm") == certified.norm),
                 ("the run is about the certified classifier's model",
-                 same_function(said["model"], certified.identity(said["input_shape"]))),
+                 same_function(said["model"], certified.identity(tuple(shape)))),
                 ("both have the same noise", certified.noise.settings() == deployed.noise.settings()),
                 ("both have the same classes", certified.num_classes == deployed.num_classes),
             )

@@ -17,7 +17,7 @@ _FEWER_BITS = {"highest": 0.0, "high": 2.0**-7, "medium": 2.0**-4}
 #: for one row add in short parts, those for many rows one term after the other.
 ERRORS_APART = 128.0
 #: A model whose float64 answers are farther away, relative to the usual score, is another function there.
-ANOTHER = 2.0**-5
+ANOTHER = 2.0**-3
 
 
 def explained(dtype: str) -> float:

@@ -14,6 +14,8 @@ from certify.errors import CorruptRun
 from certify.store.schema import schema, violation
 from certify.store.settings import split
 
+#: What a run can be about; runs about one class per input do not name it.
+TASKS = ("classification", "segmentation", "population")
 #: Documents that some reader takes apart; others are kept as they are.
 DOCUMENTS = ("ledger", "bounds", "contradictions", "residual_gap", "maps", "population")
 #: What the records of a segmentation count, and the settings that its readers need.
@@ -24,6 +26,8 @@ _PIXEL_SETTINGS = ("mode_options", "num_classes", "input_shape")
 def settings_fault(settings: Any) -> str | None:
     """What no run's settings can be, or None. ``settings``: as ``certify.store.settings.join`` returns."""
     fault = violation(settings, schema("settings"), "settings")
+    if fault is None and settings.get("task", TASKS[0]) not in TASKS:
+        return f"settings.task {settings['task']!r} is no task that this release knows"
     if fault is None and settings.get("task") == "segmentation":
         fault = next((f"settings.{k} is missing" for k in _PIXEL_SETTINGS if k not in settings), None)
     if fault is None and settings.get("task") == "population":

@@ -102,6 +102,20 @@ def test_mismatches_are_refused():
         transfer(run, a, a, torch.zeros(3, 2), seed=0)
 
 
+@pytest.mark.parametrize("shape", [[3], [], [1, 2], [10**12]])
+def test_a_model_is_not_asked_for_inputs_of_the_shape_that_a_record_claims(shape):
+    a = smoothed(nn.Linear(2, 2).eval())
+    run = a.certify(torch.zeros(2, 2), n_max=500, seed=1)
+    other = Run(list(run), dict(run.settings) | {"input_shape": shape}, run.guarantee)
+    with pytest.raises(InvalidSetting, match="of their shape"):
+        transfer(other, a, a, torch.zeros(2, 2), seed=0)
+
+
+def test_an_identity_over_a_shape_that_is_not_the_models_is_a_named_error():
+    with pytest.raises(InvalidModel, match=r"cannot take inputs of shape \(3,\)"):
+        smoothed(nn.Linear(2, 2).eval()).identity((3,))
+
+
 PLANS = {
     "radius": {"n_max": 4000},
     "fixed": {"n0": 50, "n": 2000},

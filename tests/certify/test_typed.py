@@ -124,6 +124,10 @@ def test_json_that_a_run_holds_is_read(tmp_path):
         ({"mode_options": {"n_max": 10**30}}, "settings.mode_options.n_max"),
         ({"noise_settings": {"lipschitz": "x"}}, "settings.noise_settings.lipschitz"),
         ({"task": "segmentation", "mode_options": None}, "settings.mode_options"),
+        ({"task": "junk"}, "settings.task"),
+        ({"task": "Segmentation"}, "settings.task"),
+        ({"task": 3}, "settings.task"),
+        ({"task": ["segmentation"]}, "settings.task"),
         ({"command": {"a": 1}}, "settings.command"),
     ],
 )
