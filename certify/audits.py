@@ -24,6 +24,11 @@ SENTENCE = (
     "there are any, make the class probability too large by at most their share."
 )
 
+#: The same where other classes were bounded from above.
+TWO_SIDED_SENTENCE = SENTENCE.replace(
+    "make the class probability too large by",
+    "make the class probability too large, or another's too small, by",
+)
 
 #: The same for a statement about all inputs together, which needs fewer of each.
 POPULATION_ROWS = 1

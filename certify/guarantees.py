@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from certify.audits import POPULATION_SENTENCE, SENTENCE
+from certify.audits import POPULATION_SENTENCE, SENTENCE, TWO_SIDED_SENTENCE
 from certify.chances import at_least
 from certify.denoising import what_is_certified
 from certify.seeds import BITS, Seed
@@ -30,7 +30,7 @@ def of_classes(g: Smoothed, procedure: Procedure, alpha: float, seed: Seed) -> s
         "returns the certified class at "
         f"{law.reach(g.grid)} within the certified l{g.norm} distance. That probability is each tried "
         f"input's; it is no error rate among the certified ones. {origin(seed)} {procedure.guarantee()}"
-        f"{SENTENCE}"
+        f"{TWO_SIDED_SENTENCE if getattr(procedure, 'runner_up', 0.0) else SENTENCE}"
     )
 
 

@@ -178,6 +178,14 @@ class Run(Sequence[Record]):
         wins = [r.radius if r.correct is not False and r.certified else 0.0 for r in self.records]
         return math.fsum(wins) / len(self.records)
 
+    def one_sided(self) -> list[float]:
+        """Radii with p_B := 1 - p_A, as published tables have them, in input order; 0 where there is none.
+
+        Where a run bounds the runner-up (``certify.runner_up``) each holds beside the larger ``radius``, and
+        may be 0 for a certified input. In every other run these are the certificates themselves.
+        """
+        return [float(r.details.get("one_sided", r.radius)) if r.certified else 0.0 for r in self.records]
+
     def simultaneous(self, *, inputs: int | None = None) -> list[float]:
         """Radii that hold for all inputs together at the run's alpha: see ``certify.simultaneous``."""
         from certify.simultaneous import simultaneous

@@ -37,16 +37,44 @@ Choosing A on the samples that bound it is covered where it can be proved: certi
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from certify.bounds import binomial_lower, binomial_upper, check_alpha
-from certify.errors import InvalidSetting
+from certify.errors import InvalidSetting, UnreadableFile
 
 #: The share of alpha that pays for the bound on the runner-up.
 SHARE = 0.01
+#: Where a record keeps the radius that p_B := 1 - p_A would have, and a run's options the share.
+ONE_SIDED, OPTION = "one_sided", "runner_up"
 #: Error of the logarithm in ``told_apart``, with room: three log-gammas of at most 1e11.
 _LOST = 1e-3
+
+
+def share_of(settings: Mapping[str, Any]) -> float:
+    """The share of alpha that a run's procedure gave to the runner-up; 0 where p_B := 1 - p_A."""
+    return float((settings.get("mode_options") or {}).get(OPTION, 0.0))
+
+
+def going_on(asked: bool | None, store: Any) -> bool | None:
+    """Whether to bound the runner-up: as asked, else as the run in ``store`` does, else None.
+
+    ``store``: a run directory or an open ``RunStore``, None for a run in memory. Raises what
+    ``certify.store.read_run`` raises where the directory cannot be read.
+    """
+    if asked is not None or store is None:
+        return asked
+    if not isinstance(store, str | os.PathLike):
+        return share_of(store.settings) > 0
+    from certify.store import read_run
+
+    try:
+        return share_of(read_run(store).settings) > 0
+    except UnreadableFile:  # no run is there yet, or it stopped before it began
+        return None
 
 
 def check_share(share: float, alpha: float) -> float:

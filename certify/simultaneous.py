@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from certify.bounds import binomial_lower, check_alpha
 from certify.dense.run import refuse_segmentation
 from certify.errors import CorruptRun, InvalidSetting
@@ -18,6 +20,7 @@ from certify.geometry import Geometry
 from certify.population.statements import refuse_population
 from certify.procedures.nested_modes import Grid, Radius
 from certify.records import Record, Run
+from certify.runner_up import OPTION, leader_lower, rival_votes, rivals_upper, share_of
 from certify.store.typed import need
 
 #: Modes whose bounds can be taken again at another level, and the options that this needs.
@@ -68,6 +71,8 @@ def simultaneous(run: Run, *, inputs: int | None = None) -> list[float]:
         )
     geometry = geometry_of(settings)
     alpha = check_alpha(settings["alpha"], shares=max(1, m)) / max(1, m)
+    if share := share_of(settings):
+        check_alpha(alpha * share, name="the runner-up's part of alpha")
     options = settings["mode_options"]
     if mode == "fixed":
         return [_fixed(r, options, alpha, geometry) if r.certified else 0.0 for r in run]
@@ -77,8 +82,6 @@ def simultaneous(run: Run, *, inputs: int | None = None) -> list[float]:
 
 def geometry_of(settings: dict[str, Any]) -> Geometry:
     """The geometry a run's radii were computed in, from its settings."""
-    import numpy as np
-
     from certify.geometry import make_geometry
     from certify.noise import make_noise
 
@@ -98,6 +101,12 @@ def geometry_of(settings: dict[str, Any]) -> Geometry:
 
 
 def _fixed(record: Record, options: dict[str, Any], alpha: float, geometry: Geometry) -> float:
+    share, label = options.get(OPTION, 0.0), record.label or 0
+    if share:
+        n, how = int(options["n"]), {"alpha": alpha, "share": share, "tv": options["tv"]}
+        rivals = rival_votes(np.array(record.counts), n, label)
+        bounds = leader_lower(record.counts[label], n, **how), rivals_upper(rivals, n, **how)
+        return min(record.radius, geometry.between(*bounds))
     p = binomial_lower(record.counts[record.label or 0], int(options["n"]), alpha) - options["tv"]
     return min(record.radius, geometry.radius(p))
 

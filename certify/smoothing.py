@@ -37,12 +37,14 @@ from certify.geometry import GaussianBall, Geometry, make_geometry, norm_name, p
 from certify.guarantees import of_classes
 from certify.identity import identify, with_callers
 from certify.inputs import Rows, naming_input
+from certify.issued import issued
 from certify.noise import Noise, make_noise
 from certify.prediction import Prediction, prediction
 from certify.procedures import make_procedure
-from certify.procedures.outcome import Outcome, Procedure
+from certify.procedures.outcome import Procedure
 from certify.procedures.soft_modes import Soft
-from certify.records import Record, Run, Status
+from certify.records import Record, Run
+from certify.runner_up import going_on
 from certify.sampling.audit import still_the_same
 from certify.sampling.classifier import Anchors, BaseClassifier, Probe
 from certify.sampling.engine import Request, Sampler, audited_counts, drive
@@ -137,6 +139,7 @@ class Smoothed:
         mode: str = "radius",
         scores: str = "votes",
         n_max: int = 100_000,
+        runner_up: bool | None = None,
         seed: int | None = None,
         store: RunStore | str | os.PathLike[str] | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -153,7 +156,9 @@ class Smoothed:
         multiple of ``step``), "decide" (is the radius >= ``radius``?), "fixed" (Cohen's procedure
         with ``n0`` and ``n``). ``scores``: "votes" certifies the class most noisy copies get, "soft" the
         largest mean softmax, "distribution" the same with the radius of the whole score distribution
-        (mode "fixed"). ``ids`` name the inputs and key their noise (default 0, 1, ...).
+        (mode "fixed"). ``runner_up``: bound the other classes, too, for larger radii (``certify.runner_up``;
+        default: where it is proved for more than two classes, and as in the run that goes on); False: p_B :=
+        1 - p_A, as in published tables. ``ids`` name the inputs and key their noise (default 0, 1, ...).
         ``store`` is a run directory: records are written as they are proved, and inputs already
         there are not sampled again. ``seed`` keys the noise, 0 <= seed < 2**128; None draws 128 random bits,
         or goes on with the seed of the run in ``store``. ``engine`` spreads the sampling
@@ -172,6 +177,9 @@ class Smoothed:
             n_max=n_max,
             tv=self.noise.tv(x[0].numel()),
             needed=None if isinstance(geometry, GaussianBall) and geometry.p == 2 else geometry.needed,
+            between=getattr(geometry, "between", None),
+            classes=self.num_classes,
+            runner_up=going_on(runner_up, store),
             **options,
         )
         described = self.settings(x, procedure=procedure, alpha=alpha, mode=mode, seed=key)
@@ -208,7 +216,7 @@ class Smoothed:
         finished = drive(work.sampler, work.procedure, prepared, on_samples=on_samples, watch=watch)
         for id, outcome, seconds, audit in finished:
             target = None if work.y is None else int(work.y[place[id]])
-            record = audited(_record(id, target, outcome, work.geometry, seconds), audit)
+            record = audited(issued(id, target, outcome, work.geometry, seconds), audit)
             records.append(naming_input(record, work.x[place[id]]))
             if store is not None:
                 store.add(records[-1])
@@ -373,27 +381,6 @@ class Smoothed:
             dtype=self.classifier.dtype,
             compiled=self.classifier.compiled,
         )
-
-
-def _record(id: int, target: int | None, outcome: Outcome, geometry: Geometry, seconds: float) -> Record:
-    certified = outcome.status is Status.CERTIFIED
-    proved = outcome.proved_radius if outcome.proved_radius is not None else geometry.radius(outcome.p_lower)
-    return Record(
-        index=id,
-        status=outcome.status,
-        label=outcome.label,
-        target=target,
-        radius=proved if certified else 0.0,
-        radius_upper=geometry.radius(outcome.p_upper),
-        p_lower=outcome.p_lower,
-        p_upper=outcome.p_upper,
-        pb_lower=outcome.pb_lower,
-        pb_upper=outcome.pb_upper,
-        samples=outcome.samples,
-        counts=outcome.counts,
-        seconds=seconds,
-        details={**outcome.details, **(geometry.details(outcome.p_lower) if certified else {})},
-    )
 
 
 __all__ = ["Prediction", "Smoothed"]

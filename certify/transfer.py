@@ -5,7 +5,8 @@ it disagrees with the certified one on at most a share q of the noisy inputs aro
 class probability is at least p_A - q, so radius sigma Phi^-1(p_lower - q) holds for the deployed
 model. The share is bounded from samples (Clopper-Pearson, level alpha); by the union bound the
 transferred certificate is wrong with probability at most the run's alpha plus this one. Every other
-class probability moves by q at most, too, so upper bounds become larger by q.
+class probability moves by q at most, too, so upper bounds become larger by q: also that on the
+runner-up, where the run has one (``certify.runner_up``).
 
 A transferred record keeps in its details what was certified before ("source"), the flips and the bound
 on them: ``certify verify`` recomputes both steps.
@@ -32,6 +33,7 @@ from certify.inputs import refuse_other_inputs
 from certify.population.statements import refuse_population
 from certify.procedures.outcome import complement
 from certify.records import Record, Run, Status
+from certify.runner_up import ONE_SIDED, raised, share_of
 from certify.sampling.audit import Answer, Audit, few, single
 from certify.sampling.tally import Votes
 from certify.store import StoredRun, open_run
@@ -95,7 +97,7 @@ def transfer(
         if record.certified:
             flips = count_flips(certified, deployed, row, samples, seed=seed, id=record.index)
             q = binomial_upper(flips, samples, alpha) + certified.noise.tv(row.numel())
-            record = _carried(record, q, geometry, flips)
+            record = _carried(record, q, geometry, flips, two_sided=share_of(run.settings) > 0)
         records.append(record)
     guarantee = (
         f"{run.guarantee} Carried over to deployed numerics ({deployed.classifier.dtype} on "
@@ -211,24 +213,30 @@ class _Side:
         self.audit.run(id, self.kept, self.counts, samples, alone)
 
 
-def _carried(record: Record, q: float, geometry: Geometry, flips: int) -> Record:
+def _carried(record: Record, q: float, geometry: Geometry, flips: int, *, two_sided: bool) -> Record:
     p_lower, p_upper = max(0.0, record.p_lower - q), min(1.0, record.p_upper + q)
-    radius = geometry.radius(p_lower)
-    proved = radius > 0.0
+    pb_lower, pb_upper = max(0.0, record.pb_lower - q), complement(p_lower)
     source = {name: getattr(record, name) for name in _SOURCE}
-    stale = geometry.details(record.p_lower)
-    details = {key: value for key, value in record.details.items() if key not in stale}
+    if two_sided:
+        pb_upper = min(pb_upper, raised(record.pb_upper, q))
+        radius, upper = geometry.between(p_lower, pb_upper), geometry.between(p_upper, pb_lower)
+        sizes = geometry.details(p_lower, pb_upper)
+        source[ONE_SIDED] = record.details[ONE_SIDED]
+        also = {ONE_SIDED: min(source[ONE_SIDED], geometry.radius(p_lower))}
+    else:
+        radius, upper, sizes = geometry.radius(p_lower), geometry.radius(p_upper), geometry.details(p_lower)
+        also = {}
+    proved = radius > 0.0
+    details = {key: value for key, value in record.details.items() if key not in sizes} | also
     return replace(
         record,
         status=Status.CERTIFIED if proved else Status.ABSTAINED,
         label=record.label if proved else None,
         radius=min(radius, record.radius),
-        radius_upper=geometry.radius(p_upper),
+        radius_upper=upper,
         p_lower=p_lower,
         p_upper=p_upper,
-        pb_lower=max(0.0, record.pb_lower - q),
-        pb_upper=complement(p_lower),
-        details=details
-        | (geometry.details(p_lower) if proved else {})
-        | {"flips": flips, "flip_bound": q, "source": source},
+        pb_lower=pb_lower,
+        pb_upper=pb_upper,
+        details=details | (sizes if proved else {}) | {"flips": flips, "flip_bound": q, "source": source},
     )

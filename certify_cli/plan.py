@@ -84,7 +84,9 @@ def plan(
     }  # fmt: skip
     rows = []
     for mode, options in modes.items():
-        procedure = make_procedure(mode, alpha=alpha, sigma=smoothed.sigma_scale, n_max=n_max, **options)
+        procedure = make_procedure(
+            mode, alpha=alpha, sigma=smoothed.sigma_scale, n_max=n_max, classes=counts.shape[1], **options
+        )
         found = forecast(counts, procedure, inputs=total, generator=np.random.default_rng(seed))
         needed = found.hours(rate)
         per = found.samples_per_input

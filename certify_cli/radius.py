@@ -72,6 +72,14 @@ def radius(
     ] = None,
     n0: Annotated[int | None, typer.Option("--n0", help="fixed: samples to select the class.")] = None,
     n: Annotated[int | None, typer.Option("--n", help="fixed: samples to bound its probability.")] = None,
+    runner_up: Annotated[
+        bool | None,
+        typer.Option(
+            "--runner-up/--no-runner-up",
+            help="Bound the other classes, too: larger radii. Default: with more than two classes.",
+            show_default=False,
+        ),
+    ] = None,
     norm: Annotated[str, typer.Option("--norm", help="2, inf, 1 or another p >= 1.")] = "2",
     noise: Annotated[
         str,
@@ -149,6 +157,7 @@ def radius(
         )  # fmt: skip
         return
     options = _mode_options(mode, {"slack": slack, "step": step, "radius": at, "n0": n0, "n": n})
+    options |= {} if runner_up is None else {"runner_up": runner_up}
     _refuse_correction(correction)
     smoothed = smoothed_for(
         network,

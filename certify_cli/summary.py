@@ -47,6 +47,7 @@ def summarize(run: Run, place: Path | None) -> dict[str, Any]:
         "interval_notes": interval_notes(run.records, run.settings) if labelled else [],
         "mean_radius": run.mean_radius(),
         "simultaneous": _simultaneous(run) if labelled else None,
+        "one_sided": _one_sided(run) if labelled else None,
         "samples_per_input": sum(r.samples for r in run) / len(run) if len(run) else 0.0,
         "settings": run.settings,
         "guarantee": run.guarantee,
@@ -64,6 +65,21 @@ def _simultaneous(run: Run) -> dict[str, Any] | None:
         "level": 1 - run.settings["alpha"],
         "certified_accuracy": [{"radius": a, "value": sum(r >= a for r in right) / len(run)} for a in at],
         "mean_radius": sum(right) / len(run),
+    }
+
+
+def _one_sided(run: Run) -> dict[str, Any] | None:
+    """The same run by p_B := 1 - p_A, as published tables have it; None where its radii are those."""
+    from certify.runner_up import share_of
+
+    if not share_of(run.settings):
+        return None
+    pairs = [(record, r) for record, r in zip(run, run.one_sided(), strict=True) if record.correct]
+    at = [round(run.settings["sigma"] * f, 6) for f in REPORT_AT]
+    shares = [sum(record.p_lower > 0.5 and r >= a for record, r in pairs) / len(run) for a in at]
+    return {
+        "certified_accuracy": [{"radius": a, "value": share} for a, share in zip(at, shares, strict=True)],
+        "mean_radius": sum(r for _, r in pairs) / len(run),
     }
 
 
@@ -96,6 +112,11 @@ def show(summary: dict[str, Any]) -> None:
         f"mean radius {radius_down(summary['mean_radius'], 4)}; "
         f"{summary['samples_per_input']:,.0f} samples per input"
     )
+    if summary["one_sided"]:
+        console.print(
+            f"with p_B = 1 - p_A, as in published tables, the mean radius is "
+            f"{radius_down(summary['one_sided']['mean_radius'], 4)}"
+        )
     console.print(f"\n{summary['guarantee']}\n")
     for sentence in front_sentences(summary["settings"]):
         console.print(f"{sentence}\n")

@@ -17,14 +17,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+from certify.bounds import SMALLEST_ALPHA
 from certify.errors import InvalidSetting
 from certify.procedures.decide import Decide
 from certify.procedures.fixed import Fixed
 from certify.procedures.nested_modes import Grid, Radius
 from certify.procedures.outcome import Outcome, Procedure, Progress
 from certify.procedures.soft_modes import Distribution, Soft
-from certify.radii import target_probability
+from certify.radii import radius_between, target_probability
+from certify.runner_up import SHARE
 from certify.sequential.boundaries import whole
 
 __all__ = [
@@ -45,6 +48,8 @@ __all__ = [
 MODES = ("radius", "grid", "decide", "fixed")
 #: Which modes each kind of scores has.
 SCORES = {"votes": MODES, "soft": ("radius", "decide", "fixed"), "distribution": ("fixed",)}
+#: Modes whose tests may bound the runner-up, too, and the least part of alpha that one of its bounds gets.
+TWO_SIDED, SMALLEST_SHARE = ("fixed",), 1e-8
 #: A grid finer than this costs more planning than sampling; use mode "radius".
 _MOST_RADII = 400
 
@@ -63,12 +68,18 @@ def make_procedure(
     n0: int | None = None,
     n: int | None = None,
     needed: Callable[[float], float] | None = None,
+    between: Callable[[float, float], float] | None = None,
+    classes: int | None = None,
+    runner_up: bool | None = None,
 ) -> Procedure:
     """The procedure of ``mode``, planned and ready to start.
 
     Options: radius mode ``slack`` (0.05); grid mode ``step``; decide mode ``radius``; fixed mode
     ``n0`` (100) and ``n`` (n_max). ``needed`` maps a radius to the class probability that proves
     it, rounded up (default Phi(radius / sigma)). ``tv`` is the noise's total variation error.
+    ``runner_up``: bound the other classes, too (``certify.runner_up``; None: where there are more than
+    two ``classes``, the mode has it, and the noise has a theorem for both bounds). ``between`` is that
+    theorem, (p_lower, pb_upper) -> radius, rounded down (default: that of Gaussian noise).
     Raises InvalidSetting for an unknown mode, a missing or foreign option, or impossible values.
     """
     options = {"radius": radius, "step": step, "slack": slack, "n0": n0, "n": n}
@@ -79,14 +90,17 @@ def make_procedure(
             why="it moves every level set by the Neyman-Pearson bound of the normal distribution",
             remedy="use Gaussian or lattice noise and the l2 norm, or scores='soft'",
         )
+    if needed is None:
+        between = between or partial(radius_between, sigma=_check_sigma(sigma))
     needed = needed or partial(_gaussian, sigma=_check_sigma(sigma))
+    share = _share(runner_up, alpha, mode, scores, classes, between)
     if mode == "fixed":
         n0, n = 100 if n0 is None else n0, n_max if n is None else n
         if scores == "distribution":
             return Distribution(_check_sigma(sigma), alpha, n0, n, tv=tv)
         if scores == "soft":
             return Soft(alpha, n, slack=0.0, n0=n0, first=n, tv=tv)
-        return Fixed(alpha, n0, n, tv)
+        return Fixed(alpha, n0, n, tv, share)
     n_max = whole(n_max, "n_max")
     if scores == "soft" and mode == "radius":
         return Soft(alpha, n_max, 0.05 if slack is None else float(slack), tv=tv)
@@ -99,6 +113,38 @@ def make_procedure(
         return Decide(r, _possible(needed(r), r), alpha, n_max, tv=tv)
     radii, targets = _grid(_length(step, "step"), needed)
     return Grid(radii, targets, alpha, n_max, tv=tv)
+
+
+def _share(
+    asked: bool | None, alpha: float, mode: str, scores: str, classes: int | None, between: Any
+) -> float:
+    """The runner-up's share of alpha; InvalidSetting where it is asked for and cannot be had."""
+    if asked is False:
+        return 0.0
+    lacking = (
+        "with two classes the other one has all that the leader has not"
+        if classes is not None and classes <= 2
+        else "it is not said how many classes there are"
+        if classes is None
+        else "it is about votes"
+        if scores != "votes"
+        else f"mode {mode} has no tests for it"
+        if mode not in TWO_SIDED
+        else "the noise has no theorem for two bounds"
+        if between is None
+        else "alpha is too small to be divided"
+        if not alpha * SMALLEST_SHARE >= SMALLEST_ALPHA
+        else None
+    )
+    if lacking is None:
+        return SHARE
+    if asked:
+        raise InvalidSetting(
+            "the runner-up cannot be bounded here",
+            why=lacking,
+            remedy="leave runner_up out: p_B := 1 - p_A is used where nothing better is proved",
+        )
+    return 0.0
 
 
 _NEEDED = {"radius": set(), "grid": {"step"}, "decide": {"radius"}, "fixed": set()}

@@ -14,11 +14,12 @@ from typing import Any
 from certify.records import Record, Status
 from certify.store.read import StoredRun
 from certify.verification.audit import audit_checks
-from certify.verification.ball import reach_of
+from certify.verification.ball import between_of, reach_of
 from certify.verification.carried import carried_fault, source_of
 from certify.verification.dense import dense_checks
 from certify.verification.independent import lower_bound, tail_at_least, upper_bound
 from certify.verification.plan import Plan, PlanFault
+from certify.verification.rivals import one_sided_fault, share_of, upper_fault
 from certify.verification.settings import record_fault, settings_faults, trials
 from certify.verification.soft import distribution_fault, soft_fault
 from certify.verification.witness import PLAN
@@ -151,10 +152,11 @@ def _fixed_fault(r: Record, settings: Mapping[str, Any]) -> str | None:
     label = r.label if r.certified else r.details.get("selected")
     if not isinstance(label, int) or not 0 <= label < len(r.counts):
         return f"the selected class {label} is not among the counted ones"
+    share = share_of(settings)
     k, n, alpha, tv = (
         r.counts[label],
         int(options["n"]),
-        float(options["alpha"]),
+        float(options["alpha"]) * (1 - share),
         float(options.get("tv", 0.0)),
     )
     expected = max(0.0, lower_bound(k, n, alpha) - tv)
@@ -162,7 +164,9 @@ def _fixed_fault(r: Record, settings: Mapping[str, Any]) -> str | None:
         r.p_lower > 0 and tail_at_least(k, n, r.p_lower + tv) > alpha * (1 + CLOSE)
     ):
         return f"p_lower is {r.p_lower:.9g}, {k} of {n} votes at alpha = {alpha:g} prove {expected:.9g}"
-    if r.certified != (r.p_lower > 0.5):
+    if share and (fault := upper_fault(r, label, n, float(options["alpha"]) * share, tv)):
+        return fault
+    if r.certified != (r.p_lower > (r.pb_upper if share else 0.5)):
         return f"{r.status} with p_lower = {r.p_lower:.9g}"
     return None
 
@@ -179,6 +183,8 @@ def _interval_fault(r: Record, settings: Mapping[str, Any]) -> str | None:
         return f"p_upper is {r.p_upper:.9g}, the counts give {upper:.9g}"
     if abs(r.pb_lower - lower_bound(others, n, alpha)) > CLOSE:
         return f"pb_lower is {r.pb_lower:.9g}, the counts give {lower_bound(others, n, alpha):.9g}"
+    if share_of(settings):
+        return None  # what bounds the others is recomputed with the bounds
     if abs(r.pb_upper - (1.0 - r.p_lower)) > CLOSE or r.pb_upper + r.p_lower < 1.0:
         return f"pb_upper is {r.pb_upper:.9g}, p_lower leaves {1 - r.p_lower:.9g}"
     return None
@@ -195,13 +201,19 @@ def _radius_fault(r: Record, settings: Mapping[str, Any]) -> str | None:
     reach = reach_of(settings)
     if reach is None:
         return f"no theorem is known for {settings.get('noise')!r} noise in norm {settings.get('norm')!r}"
-    upper = reach(r.p_upper)
+    share, both = share_of(settings), between_of(settings)
+    assert both is not None
+    upper = both(r.p_upper, r.pb_lower) if share else reach(r.p_upper)
     if r.radius_upper != upper and abs(r.radius_upper - upper) > CLOSE * max(1.0, upper):
         return f"radius_upper is {r.radius_upper:.9g}, p_upper = {r.p_upper:.9g} gives {upper:.9g}"
+    proved, tested = reach(r.p_lower), settings["mode"] in ("decide", "grid")
+    if share and (fault := one_sided_fault(r, proved, tested=tested)):
+        return fault
     if not r.certified:
         return None
-    proved, tested = reach(r.p_lower), settings["mode"] in ("decide", "grid")
-    if r.radius > proved * (1 + 1e-12) or (r.radius > 0 and r.p_lower <= 0.5):
+    least = r.pb_upper if share else 0.5
+    proved = both(r.p_lower, r.pb_upper) if share else proved
+    if r.radius > proved * (1 + 1e-12) or (r.radius > 0 and r.p_lower <= least):
         return f"radius {r.radius:.9g} needs more than p_lower = {r.p_lower:.9g}, which proves {proved:.9g}"
     if not tested and abs(r.radius - proved) > CLOSE * max(1.0, proved):
         return f"radius is {r.radius:.9g}, p_lower = {r.p_lower:.9g} gives {proved:.9g}"

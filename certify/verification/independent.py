@@ -92,6 +92,11 @@ def upper_bound(k: int, n: int, alpha: float) -> float:
     return 1.0 - lower_bound(n - k, n, alpha)
 
 
+def quantile(p: float) -> float:
+    """Phi^-1(p) for 0 < p < 1."""
+    return _NORMAL.inv_cdf(p)
+
+
 def normal_radius(p: float, sigma: float) -> float:
     """sigma * Phi^-1(p); 0 for p <= 1/2."""
     return sigma * _NORMAL.inv_cdf(p) if p > 0.5 else 0.0

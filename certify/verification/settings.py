@@ -16,6 +16,7 @@ from typing import Any
 
 from certify.records import Record, Status
 from certify.verification.ball import effective
+from certify.verification.rivals import share_faults
 
 #: Agreement asked of two ways to write the same number.
 CLOSE = 1e-9
@@ -42,6 +43,8 @@ def settings_faults(settings: Mapping[str, Any], guarantee: str) -> Iterator[str
     shape = [int(size) for size in settings["input_shape"]]
     if settings["dim"] != math.prod(shape) or min(shape, default=0) < 1:
         yield f"dim is {settings['dim']}, inputs of shape {shape} have {math.prod(shape)} coordinates"
+    if fault := share_faults(settings):
+        yield fault
     yield from _noise_faults(settings)
     tv, least = float(options.get("tv", 0.0)), _least_tv(settings)
     if not least <= tv < 0.5:

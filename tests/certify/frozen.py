@@ -47,6 +47,13 @@ class Exact(nn.Module):
         return torch.stack([others + 0.125, 3 * first, 384 - (first + others) / 2 + 0.25], 1)
 
 
+class ExactTwo(nn.Module):
+    """The first two of those classes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Exact()(x)[:, :2]
+
+
 class ExactPixels(nn.Module):
     """The same for every pixel: (batch, 1, h, w) -> (batch, 3, h, w)."""
 
@@ -103,6 +110,7 @@ def cases() -> Iterator[tuple[str, Callable[[], Any]]]:
     """Every run of the table by name."""
     for mode in MODES:
         yield f"classes, votes, {mode}", partial(run_of_classes, mode)
+        yield f"two classes, votes, {mode}", partial(run_of_two, mode)
     for scores, modes in SCORES.items():
         for mode in modes:
             yield f"classes, {scores}, {mode}", partial(run_of_classes, mode, scores=scores)
@@ -136,6 +144,14 @@ def run_of_classes(mode: str, *, scores: str = "votes", law: str = "lattice", no
     x, y = inputs()
     run = smoothed(law, norm).certify(x, y, mode=mode, scores=scores, seed=SEED, **MODES[mode])
     return said(run, counted=law == "lattice" and scores == "votes")
+
+
+def run_of_two(mode: str) -> Any:
+    x, y = inputs()
+    g = certify.Smoothed(
+        ExactTwo().eval(), SIGMA, num_classes=2, grid=GRID, bounds=(0.0, 1.0), batch_size=64
+    )
+    return said(g.certify(x, y % 2, mode=mode, seed=SEED, **MODES[mode]), counted=True)
 
 
 def run_of_pixels(norm: str, radius: float | None) -> Any:

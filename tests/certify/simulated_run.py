@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from certify.geometry import GaussianBall
+from certify.issued import issued
 from certify.procedures import make_procedure
-from certify.radii import radius_down
-from certify.records import Record, Status
+from certify.records import Record
 from certify.store import open_run
 from certify.verification.witness import PLAN, plan_of
 from tests.certify.sample_run import GUARANTEE, settings
 
 SIGMA, ALPHA = 0.5, 0.001
+BALL = GaussianBall(SIGMA, 2.0, 2)
 OPTIONS = {
     "fixed": {"n0": 100, "n": 1000},
     "decide": {"radius": 0.25},
@@ -21,8 +23,8 @@ OPTIONS = {
 SHARES = (0.35, 0.55, 0.72, 0.9, 0.99, 0.9999)
 
 
-def procedure(mode, *, alpha=ALPHA, tv=1e-9, n_max=1000):
-    extra = {} if mode == "fixed" else {"n_max": n_max}
+def procedure(mode, *, alpha=ALPHA, tv=1e-9, n_max=1000, **extra):
+    extra = extra if mode == "fixed" else extra | {"n_max": n_max}
     return make_procedure(mode, alpha=alpha, sigma=SIGMA, tv=tv, **extra, **OPTIONS[mode])
 
 
@@ -39,24 +41,7 @@ def certify_votes(plan, shares=SHARES, *, repeats=2, seed=3) -> list[Record]:
             drawn = wanted
             progress.look(counts)
         o = progress.outcome()
-        records.append(
-            Record(
-                index=index,
-                status=o.status,
-                label=o.label,
-                target=index % 3,
-                radius=o.radius(SIGMA) if o.status is Status.CERTIFIED else 0.0,
-                radius_upper=radius_down(o.p_upper, SIGMA),
-                p_lower=o.p_lower,
-                p_upper=o.p_upper,
-                pb_lower=o.pb_lower,
-                pb_upper=o.pb_upper,
-                samples=o.samples,
-                counts=o.counts,
-                seconds=0.1,
-                details=o.details,
-            )
-        )
+        records.append(issued(index, index % 3, o, BALL, 0.1))
     return records
 
 
@@ -66,9 +51,9 @@ def described(mode, plan, **changes):
     )
 
 
-def write(path, mode, records=None, *, plan_document=None, **changes):
+def write(path, mode, records=None, *, plan=None, plan_document=None, **changes):
     """A whole run directory with honest hashes, whatever the records say."""
-    plan = procedure(mode)
+    plan = procedure(mode) if plan is None else plan
     records = certify_votes(plan) if records is None else records
     guarantee = f"{GUARANTEE} {plan.guarantee()}"
     with open_run(path, described(mode, plan) | changes, guarantee) as store:

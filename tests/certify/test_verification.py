@@ -264,6 +264,7 @@ def test_the_second_arithmetic_imports_nothing_of_the_first():
         "certify.verification.population",
         "certify.verification.ball",
         "certify.verification.carried",
+        "certify.verification.rivals",
         "certify.verification.settings",
         "certify.store",
     }
@@ -275,6 +276,7 @@ def test_the_second_arithmetic_imports_nothing_of_the_first():
         "carried",
         "replay",
         "ball",
+        "rivals",
         "settings",
         "soft",
         "dense",
