@@ -121,7 +121,7 @@ def _stored(run: Run, source: StoredRun, place: str | os.PathLike[str]) -> Run:
 
 
 def _check_same(run: Run, certified: Smoothed, deployed: Smoothed, shape: list[int]) -> None:
-    """The run is ``certified``'s, about votes on inputs of ``shape``; ``deployed`` shares noise and classes."""
+    """The run is ``certified``'s, about votes on ``shape``; ``deployed`` shares noise and classes."""
     said = run.settings
     refuse_segmentation(said, "nothing is carried over", "certify the deployed segmenter itself")
     need(said, ("scores", "noise_settings", "norm", "model", "input_shape"), "the run")

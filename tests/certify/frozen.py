@@ -148,9 +148,7 @@ def run_of_classes(mode: str, *, scores: str = "votes", law: str = "lattice", no
 
 def run_of_two(mode: str) -> Any:
     x, y = inputs()
-    g = certify.Smoothed(
-        ExactTwo().eval(), SIGMA, num_classes=2, grid=GRID, bounds=(0.0, 1.0), batch_size=64
-    )
+    g = certify.Smoothed(ExactTwo().eval(), SIGMA, num_classes=2, grid=GRID, bounds=(0.0, 1.0), batch_size=64)
     return said(g.certify(x, y % 2, mode=mode, seed=SEED, **MODES[mode]), counted=True)
 
 
