@@ -42,7 +42,7 @@ from certify.noise import Noise, make_noise
 from certify.prediction import Prediction, prediction
 from certify.procedures import make_procedure
 from certify.procedures.outcome import Procedure
-from certify.procedures.soft_modes import Soft
+from certify.procedures.soft_mean import soft_scores
 from certify.records import Record, Run
 from certify.runner_up import going_on
 from certify.sampling.audit import still_the_same
@@ -243,14 +243,15 @@ class Smoothed:
         return [prediction(row, n, alpha) for row in counts]
 
     def score_histograms(
-        self, x: Any, *, n: int, bins: int, seed: int, ids: Sequence[int] | None = None
+        self, x: Any, *, n: int, bins: int, seed: int, ids: Sequence[int] | None = None, bets: str = "grid"
     ) -> np.ndarray:
         """Margin scores of n noisy copies of each row of ``x``, per class: (len(x), num_classes, bins + 1).
 
-        Bins as in the records of soft scores (``certify.procedures``); noise apart from that of ``certify``.
+        Bins as in the records of soft scores with these ``bets`` (``certify.procedures``), noise apart from
+        that of ``certify``.
         """
         x, _, ids = self._checked(x, None, ids)
-        sampler = self._sampler(x, seed=seed, purpose="predict", procedure=Soft(bins=bins))
+        sampler = self._sampler(x, seed=seed, purpose="predict", procedure=soft_scores(bins, bets))
         bases = [self._prepared(row) for row in x]
         return audited_counts(sampler, [Request(i, b, 0, n) for i, b in zip(ids, bases, strict=True)])
 

@@ -138,10 +138,11 @@ def fresh_counts(run: Path, *, samples: int, seed: int | None, **where: Any) -> 
                      for row, id in zip(rows, ids, strict=True))  # fmt: skip
             return {id: (found, samples) for id, found in zip(ids, votes, strict=True)}
         if opened.stored.settings.get("scores", "votes") != "votes":
-            bins = int(opened.stored.settings["mode_options"]["bins"])
+            plan = opened.stored.settings["mode_options"]
             scored = opened.smoothed.score_histograms(
-                opened.dataset.x[rows], n=samples, bins=bins, seed=fresh_seed, ids=ids
-            )
+                opened.dataset.x[rows], n=samples, bins=int(plan["bins"]), seed=fresh_seed, ids=ids,
+                bets=plan.get("bets", "grid"),
+            )  # fmt: skip
             return {r.index: found[r.label].tolist() for r, found in zip(records, scored, strict=True)}
         # Predictions draw from words that certificates never use, so the run's own seed is fresh too.
         found = opened.smoothed.predict(opened.dataset.x[rows], n=samples, seed=fresh_seed, ids=ids)

@@ -25,6 +25,7 @@ from certify.procedures.decide import Decide
 from certify.procedures.fixed import Fixed
 from certify.procedures.nested_modes import Grid, Radius
 from certify.procedures.outcome import Outcome, Procedure, Progress
+from certify.procedures.soft_mean import SoftMean
 from certify.procedures.soft_modes import Distribution, Soft
 from certify.radii import radius_between, target_probability
 from certify.runner_up import SHARE
@@ -42,6 +43,7 @@ __all__ = [
     "Progress",
     "Radius",
     "Soft",
+    "SoftMean",
     "make_procedure",
 ]
 
@@ -99,17 +101,17 @@ def make_procedure(
         if scores == "distribution":
             return Distribution(_check_sigma(sigma), alpha, n0, n, tv=tv)
         if scores == "soft":
-            return Soft(alpha, n, slack=0.0, n0=n0, first=n, tv=tv)
+            return SoftMean(alpha, whole(n, "n"), slack=0.0, n0=n0, tv=tv)
         return Fixed(alpha, n0, n, tv, share)
     n_max = whole(n_max, "n_max")
     if scores == "soft" and mode == "radius":
-        return Soft(alpha, n_max, 0.05 if slack is None else float(slack), tv=tv)
+        return SoftMean(alpha, n_max, 0.05 if slack is None else float(slack), tv=tv)
     if mode == "radius":
         return Radius(alpha, n_max, 0.05 if slack is None else float(slack), tv=tv)
     if mode == "decide":
         r = _length(radius, "radius", at_least=0.0)
         if scores == "soft":
-            return Soft(alpha, n_max, radius=r, p_target=_possible(needed(r), r), tv=tv)
+            return Soft(r, _possible(needed(r), r), alpha, n_max, tv=tv)
         return Decide(r, _possible(needed(r), r), alpha, n_max, tv=tv)
     radii, targets = _grid(_length(step, "step"), needed)
     return Grid(radii, targets, alpha, n_max, tv=tv)

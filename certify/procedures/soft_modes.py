@@ -1,7 +1,8 @@
-"""Procedures for soft scores: the mean of the scores, or their whole distribution.
+"""Procedures for soft scores: whether their mean reaches a target, or their whole distribution.
 
-Both certify the classifier x -> argmax_c E f_c(x + sigma Z), which is not the voting one; a run
-says which of the two it certified. Per sample and class the engine computes the margin score
+The third, a bound on the mean itself, is ``certify.procedures.soft_mean``. All certify the classifier
+x -> argmax_c E f_c(x + sigma Z), which is not the voting one; a run says which of the two it certified. Per
+sample and class the engine computes the margin score
 h_c = (1 + f_c - max of the others) / 2 in [0, 1] (0 for every class where a score is not finite)
 and counts it in a histogram of the plan's ``thresholds``: integer counts, so that batches and shards
 add up exactly. E h_c > 1/2 makes c the smoothed class, and Phi^-1(E h_c) is 1/sigma-Lipschitz.
@@ -17,7 +18,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from certify.bounds import check_alpha
 from certify.chances import at_least, at_most
@@ -32,23 +32,20 @@ from certify.scores.distribution import (
     score_thresholds,
 )
 from certify.scores.means import kelly_grid_histogram
-from certify.sequential.boundaries import check_slack, plan_looks, whole
+from certify.sequential.boundaries import plan_looks, whole
 
 
 @dataclass(frozen=True)
 class Soft:
-    """A bound on the mean margin score that holds at every look: sequential, no table needed.
+    """Whether the mean margin score reaches ``p_target``, which proves exactly ``radius``.
 
-    With ``p_target`` the question is whether the mean reaches it (then exactly ``radius`` is
-    certified); without, sampling ends when the radius is within the share ``slack`` of what n_max
-    samples are forecast to prove (slack 0: always n_max).
+    Sequential: the bound holds at every look, no table needed.
     """
 
+    radius: float
+    p_target: float
     alpha: float = 1e-3
     n_max: int = 100_000
-    slack: float = 0.05
-    radius: float | None = None
-    p_target: float | None = None
     n0: int = 64
     bins: int = 512
     first: int = 64
@@ -61,7 +58,6 @@ class Soft:
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
         whole(self.n0, "n0")
-        check_slack(self.slack)
         plan_looks(self.first, self.growth, self.n_max)
         score_thresholds(self.bins)
 
@@ -131,7 +127,7 @@ class Distribution:
         return DistributionProgress(self)
 
 
-class _Selecting:
+class Selecting:
     """Common to both: choose the class on the first n0 samples, then keep its fresh histogram."""
 
     def __init__(self, n0: int, thresholds: np.ndarray, alpha: float) -> None:
@@ -174,8 +170,7 @@ class _Selecting:
         """The outcome; ``evidence`` is the fresh histogram that proves p_lower, kept as (bin, count)."""
         certified = p_lower > 0.5
         width = math.sqrt(-math.log(self.alpha) / (2 * max(self.total, 1)))
-        bins = np.flatnonzero(evidence)
-        details["histogram"] = [[int(b), int(evidence[b])] for b in bins]
+        details["histogram"] = pairs(evidence)
         return Outcome(
             status=Status.CERTIFIED if certified else Status.ABSTAINED,
             label=self.label if certified else None,
@@ -194,7 +189,7 @@ class _Selecting:
         return float(self.fresh @ np.append(self.floors[1:], 1.0)) / max(self.total, 1)
 
 
-class SoftProgress(_Selecting):
+class SoftProgress(Selecting):
     """One input: selection, then a bound at every look."""
 
     def __init__(self, plan: Soft) -> None:
@@ -226,31 +221,20 @@ class SoftProgress(_Selecting):
     def outcome(self) -> Outcome:
         if not self.finished:
             raise RuntimeError("the procedure has not finished: samples are still wanted")
-        p_lower, target = self.best, self.plan.p_target
-        if target is not None:
-            p_lower = target if p_lower >= target else 0.0
+        p_lower = self.plan.p_target if self.best >= self.plan.p_target else 0.0
         return self.ended(p_lower, self.plan.radius, self.evidence, look=self.step)
 
     def _enough(self) -> bool:
-        """Power only: whether to stop, from what n_max samples are forecast to prove."""
-        plan, scale = self.plan, self.plan.n_max / self.total
+        """Power only: whether the target is proved, or far out of reach."""
         hopeful = min(1.0, self.mean() + 4 * self._deviation() / math.sqrt(self.total))
-        needed = plan.p_target if plan.p_target is not None else 0.5
-        if hopeful < needed:
-            return True
-        if plan.p_target is not None:
-            return self.best >= plan.p_target
-        if self.best <= 0.5 or plan.slack == 0:
-            return False
-        forecast = kelly_grid_histogram(self.floors, self.fresh * scale, plan.alpha) - plan.tv
-        return special.ndtri(self.best) >= (1 - plan.slack) * special.ndtri(max(forecast, 0.5))
+        return hopeful < self.plan.p_target or self.best >= self.plan.p_target
 
     def _deviation(self) -> float:
         spread = float(self.fresh @ (self.floors - self.mean()) ** 2) / self.total
         return math.sqrt(spread + 1 / self.total)
 
 
-class DistributionProgress(_Selecting):
+class DistributionProgress(Selecting):
     """One input: selection, then one band."""
 
     def __init__(self, plan: Distribution) -> None:
@@ -276,6 +260,11 @@ class DistributionProgress(_Selecting):
         p_lower = max(0.0, mean_at(0.0, band, plan.thresholds) - 1e-12)
         radius = plan.sigma * distribution_radius(band, plan.thresholds)
         return self.ended(p_lower, radius, self.fresh)
+
+
+def pairs(histogram: np.ndarray) -> list[list[int]]:
+    """A histogram as (bin, count), empty bins left out: how records keep it."""
+    return [[int(b), int(histogram[b])] for b in np.flatnonzero(histogram)]
 
 
 @functools.lru_cache(maxsize=16)

@@ -36,7 +36,7 @@ def timed_log_capital(
         seen, often = np.unique(counts[start : start + size], return_counts=True)
         for j in np.flatnonzero(best < 0.0):  # a goal that was reached stays reached
             price = min(now[j], 0.0) - math.log(1.05)
-            z = _quantile(price)
+            z = quantile(price)
             stake = math.exp(-z * z / 2 - price) / math.sqrt(2 * math.pi * variance * left)
             now[j] += float(often @ np.log1p(min(stake, most[j]) * (weights[seen] - means[j])))
         best = np.maximum(best, now)
@@ -60,7 +60,7 @@ def fixed_log_capital(
     return np.array(out)
 
 
-def _quantile(log_p: float) -> float:
+def quantile(log_p: float) -> float:
     """z with log Phi(z) = log_p; far in the tail by Newton's method on Mills' ratio."""
     if log_p > -600.0:
         return _NORMAL.inv_cdf(math.exp(log_p))

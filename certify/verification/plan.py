@@ -39,8 +39,12 @@ class PlanFault(Exception):
 def looks_of(options: Mapping[str, Any]) -> list[int]:
     """The looks that a mode's options stand for: first, each later by the factor growth, up to n_max.
 
-    One, where there is nothing to look at before the end. Raises PlanFault for more than any plan has.
+    One, where there is nothing to look at before the end; with planned stakes, as many as the blocks of
+    any plan for so many samples. Raises PlanFault for more than any plan has.
     """
+    if options.get("bets") == "timed":
+        last = int(options["n_max"])
+        return [last] * (_BLOCKS * max(1, last.bit_length() - 4))
     if "growth" not in options:
         return [int(options["n_max"] if "n_max" in options else options["n"])]
     last, growth = int(options["n_max"]), float(options["growth"])
@@ -50,6 +54,10 @@ def looks_of(options: Mapping[str, Any]) -> list[int]:
             raise PlanFault(f"looks that grow by the factor {growth} are those of no plan")
         looks.append(min(last, max(looks[-1] + 1, math.ceil(looks[-1] * growth))))
     return looks
+
+
+#: Blocks up to a horizon at most: each is 1/24 of it or more.
+_BLOCKS = 24
 
 
 class _Rule:

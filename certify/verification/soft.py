@@ -3,8 +3,9 @@
 A record keeps the fresh histogram that proves its bound, as (bin, count): bin b holds scores at
 or above floor b of a fixed list (0, then thresholds even in log-odds, then 1).
 
-Mean: a gambler who bets fixed shares against "the mean is at most m" and starts with 1 owns
-1 / alpha with probability at most alpha if that is true. The claim must have made him that rich.
+Mean against one target: a gambler who bets fixed shares against "the mean is at most m" and starts with 1
+owns 1 / alpha with probability at most alpha if that is true. The claim must have made him that rich. (A
+bound by planned stakes: ``certify.verification.timed``.)
 Distribution: a lower band on the share of samples above each threshold, every level set moved by
 the Neyman-Pearson bound; at the certified radius the mean must still exceed one half.
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 from certify.records import Record
 from certify.verification.independent import lower_bound
+from certify.verification.timed import timed_fault
 
 CLOSE = 1e-8
 _SHARES = (0.999, *(0.7 * 0.5**k for k in range(9)))
@@ -30,6 +32,8 @@ def soft_fault(r: Record, settings: Mapping[str, Any]) -> str | None:
     alpha, tv = float(options["alpha"]), float(options.get("tv", 0.0))
     fault, points = _histogram(r, options, most=r.samples - int(options["n0"]))
     fault = fault or _selected_fault(r, settings, most=int(options["n0"]) + int(options["n_max"]))
+    if fault is None and options.get("bets") == "timed":
+        return timed_fault(r, settings)
     if fault or not r.certified:
         return fault or (None if r.p_lower <= 0.5 else f"abstained with p_lower = {r.p_lower:.9g}")
     goal = -math.log(alpha)

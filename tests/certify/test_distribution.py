@@ -163,9 +163,11 @@ def test_selection_samples_never_enter_the_bound():
     progress, bins = procedure.start(), len(procedure.thresholds) + 1
     first, second = np.zeros((2, bins), int), np.zeros((2, bins), int)
     first[0, -1] = first[1, 0] = 50
-    second[0, 0] = second[1, -1] = 100
     progress.look(first)
-    progress.look(first + second)
+    while (wanted := progress.wanted()) is not None:
+        second[0, 0] = second[1, -1] = wanted - 50
+        progress.look(first + second)
+    assert progress.outcome().samples == 150
     assert progress.outcome().status is Status.ABSTAINED
     assert progress.outcome().p_lower == 0.0
 

@@ -260,6 +260,8 @@ def test_the_second_arithmetic_imports_nothing_of_the_first():
         "certify.verification.dense",
         "certify.verification.replay",
         "certify.verification.soft",
+        "certify.verification.timed",
+        "certify.verification.gambler",
         "certify.verification.plan",
         "certify.verification.population",
         "certify.verification.ball",
@@ -269,6 +271,8 @@ def test_the_second_arithmetic_imports_nothing_of_the_first():
         "certify.store",
     }
     for name in (
+        "timed",
+        "gambler",
         "independent",
         "plan",
         "audit",

@@ -10,11 +10,15 @@ import pytest
 from certify.procedures import make_procedure
 from certify.radii import radius_down
 from certify.records import Record, Run, Status
+from certify.scores.distribution import score_thresholds
+from certify.scores.means import kelly_grid_histogram
+from certify.scores.timed import block_after
 from certify.sequential.boundaries import plan_looks
 from certify.store import open_run, read_run
 from certify.verification import verify
 from certify.verification.bounds import recompute
 from certify.verification.plan import looks_of
+from certify.verification.soft import soft_fault
 from tests.certify.sample_run import GUARANTEE, settings
 
 SIGMA = 0.5
@@ -139,6 +143,89 @@ def plan_of(path):
     return make_procedure(mode, scores=scores, sigma=SIGMA, tv=1e-9, **options)
 
 
+def with_blocks(r, blocks):
+    total: dict[int, int] = {}
+    for block in blocks:
+        for b, k in block:
+            total[b] = total.get(b, 0) + k
+    summed = [[b, k] for b, k in sorted(total.items()) if k]
+    return replace(r, details={**r.details, "blocks": blocks, "histogram": summed})
+
+
+def later_first(r):
+    first, *rest = r.details["blocks"]
+    return with_blocks(r, [*rest, first])
+
+
+def cut_otherwise(r):
+    """The same samples, one of them counted a block earlier."""
+    blocks = [[list(pair) for pair in block] for block in r.details["blocks"]]
+    blocks[1][0][1] -= 1
+    blocks[0] = [*blocks[0], [blocks[1][0][0], 1]] if blocks[1][0][0] not in dict(blocks[0]) else blocks[0]
+    return with_blocks(r, [[pair for pair in block if pair[1]] for block in blocks])
+
+
+def borrowed(r):
+    """Scores below zero times: more high ones for the same number of samples."""
+    *rest, last = r.details["blocks"]
+    return with_blocks(r, [*rest, [[0, -40], [512, sum(k for _, k in last) + 40]]])
+
+
+def other_selection(r):
+    return replace(r, details={**r.details, "selection": [[511, 64]]})
+
+
+BLOCK_FORGERIES = {
+    "blocks in another order": later_first,
+    "a sample in an earlier block": cut_otherwise,
+    "a count below zero": borrowed,
+    "a bin counted from the end": lambda r: with_blocks(r, [*r.details["blocks"][:-1], [[-1, 8]]]),
+    "a block too few": lambda r: with_blocks(r, r.details["blocks"][1:]),
+    "no blocks": lambda r: replace(r, details={**r.details, "blocks": []}),
+    "another selection": other_selection,
+    "a selection of fewer": lambda r: replace(r, details={**r.details, "selection": [[300, 10]]}),
+    "blocks that are none": lambda r: replace(r, details={**r.details, "blocks": [[1]]}),
+    "a histogram of other scores": lambda r: replace(r, details={**r.details, "histogram": [[500, 3]]}),
+}
+
+
+@pytest.mark.parametrize("mode", ["radius", "fixed"])
+@pytest.mark.parametrize("name", BLOCK_FORGERIES)
+def test_blocks_that_were_not_played_are_named(name, mode):
+    options = {"radius": {"slack": 0.1, "n_max": 3000}, "fixed": {"n": 2000}}[mode]
+    plan = make_procedure(mode, scores="soft", sigma=SIGMA, tv=1e-9, **options)
+    said = settings(scores="soft", mode=mode, sigma=SIGMA, mode_options=plan.settings())
+    record = next(r for r in simulate(plan) if r.certified)
+    assert soft_fault(record, said) is None
+    assert soft_fault_of(BLOCK_FORGERIES[name](record), said) is not None
+
+
+def soft_fault_of(record, said):
+    try:
+        return soft_fault(record, said)
+    except (LookupError, TypeError, ValueError) as refused:  # what level 2 reports as a fault
+        return str(refused)
+
+
+def test_runs_of_fixed_bets_are_still_recomputed():
+    """As releases before planned stakes wrote them: bins even in log-odds, one histogram."""
+    floors, rng = np.append(0.0, score_thresholds(512)), np.random.default_rng(3)
+    values = np.searchsorted(score_thresholds(512), rng.beta(6, 2, 400), side="right")
+    counts = np.bincount(values, minlength=513)
+    proved = kelly_grid_histogram(floors, counts, 1e-3)
+    plan = {"alpha": 1e-3, "n_max": 400, "slack": 0.0, "radius": None, "p_target": None, "n0": 64,
+            "bins": 512, "first": 400, "growth": 1.2, "tv": 0.0}  # fmt: skip
+    said = settings(scores="soft", mode="fixed", sigma=SIGMA, mode_options=plan)
+    kept = {"selected": 0, "look": 0, "histogram": [[int(b), int(counts[b])] for b in np.flatnonzero(counts)]}
+    record = Record(
+        index=0, status=Status.CERTIFIED, label=0, target=0, radius=radius_down(proved, SIGMA),
+        radius_upper=1.0, p_lower=proved, p_upper=1.0, pb_lower=0.0, pb_upper=1 - proved, samples=464,
+        details=kept,
+    )  # fmt: skip
+    assert soft_fault(record, said) is None
+    assert "do not refute" in (soft_fault(replace(record, p_lower=proved + 1e-3), said) or "")
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_fresh_scores_agree_with_an_honest_run(honest, seed):
     path, _ = honest
@@ -168,3 +255,9 @@ def test_replays_share_their_level_among_the_looks():
         said = {"first": first, "growth": growth, "n_max": n_max}
         assert looks_of(said) == plan_looks(first, growth, n_max).tolist()
     assert looks_of({"n": 100}) == [100]
+    for n_max in (40, 3000, 100_000):
+        for horizon in (32, n_max // 3 + 1, n_max):
+            done, ends = 0, 0
+            while done < n_max:
+                done, ends = done + block_after(done, horizon, n_max)[0], ends + 1
+            assert ends <= len(looks_of({"bets": "timed", "n_max": n_max}))
