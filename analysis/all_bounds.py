@@ -31,6 +31,7 @@ from analysis.rademacher_bounds import linear_bounds
 from analysis.result import BoundResult
 from analysis.separation import HeldOut, held_out
 from analysis.streams import stream
+from certify.calls import checked
 from certify.data.dataset import Dataset
 from certify.errors import InvalidInput
 from certify.inputs import INPUT, input_digest
@@ -40,6 +41,7 @@ from certify.records import Record, Run
 MANY = 10_000
 
 
+@checked
 def all_bounds(
     model: nn.Module,
     train: Dataset,
@@ -135,6 +137,7 @@ def complexity_rows(
     return [estimate, *linear_bounds(cls, x)]
 
 
+@checked
 def deterministic_gap(
     model: nn.Module, train: Dataset, test: Dataset | HeldOut, delta: float = 0.05
 ) -> MeasuredGap:

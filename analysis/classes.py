@@ -9,6 +9,7 @@ the business of ``analysis.rademacher``.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from certify.calls import checked_class, shown
 from certify.errors import InvalidInput, InvalidSetting
 
 Norm = float | int
@@ -37,6 +39,7 @@ class FunctionClass(Protocol):
         ...
 
 
+@checked_class
 @dataclass(frozen=True)
 class Linear:
     """x -> w.x + b with |w|_norm <= radius and |b| <= bias.
@@ -67,6 +70,7 @@ class Linear:
         return self.radius * torch.linalg.vector_norm(points, dual(self.norm), dim=1) + self.bias
 
 
+@checked_class
 @dataclass(frozen=True)
 class AdversarialLinear:
     """(x, y) -> min over |delta|_attack_norm <= attack of y w.(x + delta), |w|_norm <= radius.
@@ -132,6 +136,7 @@ class AdversarialLinear:
         return self.radius * (clean + penalty)
 
 
+@checked_class
 @dataclass(frozen=True)
 class Kernel:
     """Functions of norm at most ``radius`` in the reproducing kernel Hilbert space of ``kernel``.
@@ -170,6 +175,7 @@ class Kernel:
         return self.radius * self.kernel(points, points).diagonal().clamp_min(0.0).sqrt()
 
 
+@checked_class
 @dataclass(frozen=True)
 class Finite:
     """Finitely many functions, each mapping points (N, d) to values (N,)."""
@@ -232,9 +238,9 @@ def dual(norm: Norm) -> float:
 
 
 def check_norm(norm: Norm) -> None:
-    if not float(norm) >= 1.0:
+    if not isinstance(norm, numbers.Real) or not norm >= 1.0:
         raise InvalidSetting(
-            f"norm = {norm!r} is not a norm", why="l_q needs q >= 1", remedy="use 1, 2 or math.inf"
+            f"norm = {shown(norm)} is not a norm", why="l_q needs q >= 1", remedy="use 1, 2 or math.inf"
         )
 
 

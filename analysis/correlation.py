@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from certify.calls import checked
 from certify.errors import InvalidInput
 
 
@@ -29,6 +30,7 @@ class RankCorrelation:
         return asdict(self)
 
 
+@checked
 def rank_correlations(
     measures: Mapping[str, Sequence[float]],
     gaps: Sequence[float],

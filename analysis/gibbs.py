@@ -16,6 +16,7 @@ from analysis.pac_bayes import kl_form, pac_bayes_bounds
 from analysis.result import GUARANTEED, GUARANTEED_IF_FIXED, BoundResult
 from analysis.streams import stream
 from certify.bounds import binomial_interval
+from certify.calls import checked
 from certify.errors import InvalidInput, InvalidModel, InvalidSetting
 
 #: Standard deviations of the weights that are tried; the union bound pays for all of them.
@@ -125,6 +126,7 @@ def gaussian_kl(mean: Weights, scale: float | Weights, prior: Weights, prior_sca
     return max(0.0, total)
 
 
+@checked
 def perturbation_bounds(
     model: nn.Module,
     x: Tensor,

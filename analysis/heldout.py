@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analysis.result import GUARANTEED, BoundResult
 from certify.bounds import binomial_interval, binomial_upper, check_alpha
+from certify.calls import checked
 from certify.chances import error_probability
 from certify.errors import InvalidInput, InvalidSetting
 from certify.records import Record, Run
@@ -49,6 +50,7 @@ class MeasuredGap:
         return asdict(self)
 
 
+@checked
 def heldout_bound(
     errors: int,
     n: int,
@@ -83,6 +85,7 @@ def heldout_bound(
     )
 
 
+@checked
 def risk_at_radius(
     records: Run | Sequence[Record],
     radii: Sequence[float],
@@ -103,7 +106,7 @@ def risk_at_radius(
     them is given. ``note``: what was found when inputs and training points were compared. Raises
     InvalidInput without true labels.
     """
-    if not records or any(r.target is None for r in records):
+    if len(records) == 0 or any(getattr(r, "target", None) is None for r in records):
         raise InvalidInput(
             "the risk at a radius needs records with true labels",
             why="the run is empty or was certified without labels",
@@ -147,6 +150,7 @@ def risk_at_radius(
     return rows
 
 
+@checked
 def measured_gap(
     predict: Predictor,
     train: tuple[Tensor, Tensor],
@@ -215,6 +219,7 @@ def kl_bernoulli(q: float, p: float) -> float:
     return max(0.0, total)
 
 
+@checked
 def kl_inverse(q: float, budget: float) -> float:
     """The largest p with kl(q | p) <= budget, rounded outward (up). Raises InvalidSetting."""
     if not (0 <= q <= 1 and budget >= 0):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from certify.calls import checked
 from certify.denoising import behind_denoiser
 from certify.errors import InvalidModel, InvalidSetting
 
@@ -31,6 +32,7 @@ class HiddenState:
     unknown: tuple[str, ...]
 
 
+@checked
 def hidden_state(model: nn.Module, fresh: nn.Module | None = None) -> HiddenState:
     """The buffers, and tensors kept as plain attributes, that differ from those of an untrained network.
 

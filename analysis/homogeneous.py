@@ -14,9 +14,11 @@ from torch import Tensor
 from analysis.classes import check_size
 from analysis.network_bounds import GOLOWICH, golowich_frobenius
 from analysis.result import BoundResult
+from certify.calls import checked_class
 from certify.errors import InvalidSetting
 
 
+@checked_class
 @dataclass(frozen=True)
 class HomogeneousNet:
     """Scalar ReLU networks without biases, ``depth`` weight layers, prod |W_l|_F <= ``radius``.

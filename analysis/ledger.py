@@ -10,6 +10,7 @@ from torch import Tensor
 
 from analysis.claims import CLAIMS
 from analysis.evidence import Claim, Evidence, LedgerRow
+from certify.calls import checked
 from certify.records import Run
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Ledger:
         return pd.DataFrame([row.to_json() for row in self.rows])
 
 
+@checked
 def ledger(
     run: StoredRun | Run | None = None,
     *,

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from certify.errors import InvalidInput, InvalidModel
+from analysis.given import check_count, check_points
+from certify.calls import checked
+from certify.errors import InvalidModel
 from certify.lipschitz import lipschitz_upper
 
 
@@ -47,16 +49,17 @@ class LipschitzBracket:
         }  # fmt: skip
 
 
+@checked
 def lipschitz_bracket(
     model: nn.Module, x: Tensor, *, generator: torch.Generator | None = None, ascent_steps: int = 30
 ) -> LipschitzBracket:
     """Lower estimates at the inputs (n, *shape) and the certified upper bound where there is one.
 
-    Raises InvalidInput without inputs.
+    Raises InvalidInput for what are no points, InvalidModel where the network cannot take them.
     """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    if len(x) == 0:
-        raise InvalidInput("no inputs", why="an empty batch has no gradients", remedy="pass some inputs")
+    check_points(model, x)
+    check_count("ascent_steps", ascent_steps, least=0)
     try:
         bound = lipschitz_upper(model, tuple(x.shape[1:]))
         upper, layers = bound.value, bound.layers

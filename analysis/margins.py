@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.given import check_delta, check_labels
 from analysis.result import GUARANTEED, BoundResult
+from certify.calls import checked
 from certify.errors import InvalidInput
 
 #: Margins are tried at 2^(k/2); each k gets delta / (3 (|k| + 1)^2), which sums to less than delta.
@@ -32,20 +34,29 @@ class MarginDistribution:
         return float(np.clip(1.0 - self.values / gamma, 0.0, 1.0).mean())
 
 
+@checked
 def margin_distribution(logits: Tensor, labels: Tensor) -> MarginDistribution:
     """The margins of logits (n, classes) at labels (n,). Raises InvalidInput for non-finite logits."""
-    if logits.ndim != 2 or len(logits) != len(labels) or not bool(torch.isfinite(logits).all()):
+    if (
+        logits.ndim != 2
+        or labels.ndim != 1
+        or len(logits) != len(labels)
+        or not bool(torch.isfinite(logits).all())
+    ):
         raise InvalidInput(
             "margins need finite logits (n, classes) and n labels",
             why=f"got shapes {tuple(logits.shape)} and {tuple(labels.shape)}, or NaN",
             remedy="pass model(x) and y",
         )
+    check_labels(labels, len(logits), logits.shape[1])
+    labels = labels.long()
     scores = logits.detach().double().clone()
     picked = scores.gather(1, labels[:, None])[:, 0]
     scores.scatter_(1, labels[:, None], -math.inf)
     return MarginDistribution(np.sort((picked - scores.amax(1)).numpy()))
 
 
+@checked
 def margin_bound(
     margins: MarginDistribution,
     complexity: Callable[[float], float],
@@ -66,7 +77,7 @@ def margin_bound(
     References: Bartlett and Mendelson 2002; Mohri, Rostamizadeh and Talwalkar 2018, Theorems 5.8
     and 9.2; Maurer, ALT 2016 (vector contraction).
     """
-    n = len(margins.values)
+    n, delta = len(margins.values), check_delta(delta)
     best = (math.inf, 0, 0.0, 0.0, 0.0)
     for k in _GRID:
         gamma = 2.0 ** (k / 2)

@@ -7,16 +7,19 @@ import math
 import torch
 from torch import Tensor, nn
 
+from analysis.given import check_delta, check_points
 from analysis.layers import NetworkNorms, network_norms, with_constant
 from analysis.margins import MarginDistribution, lipschitz_complexity, margin_bound, margin_distribution
 from analysis.rademacher import as_points
 from analysis.rademacher_bounds import covering_corrected, massart_data
 from analysis.result import BoundResult
+from certify.calls import checked
 from certify.errors import InvalidModel
 
 GOLOWICH = "Golowich, Rakhlin and Shamir, COLT 2018"
 
 
+@checked
 def norm_bounds(
     model: nn.Module, x: Tensor, y: Tensor, delta: float = 0.05, *, num_classes: int
 ) -> list[BoundResult]:
@@ -26,6 +29,8 @@ def norm_bounds(
     product of Frobenius norms, l1 path norm, spectral bound with Dudley's integral. An empty list for
     networks that no theorem here covers (other activations, residual or normalisation layers).
     """
+    check_points(model, x)
+    check_delta(delta)
     try:
         norms = network_norms(model, tuple(x.shape[1:]))
     except InvalidModel:

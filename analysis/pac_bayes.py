@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from analysis.given import check_count, check_delta
 from analysis.heldout import kl_inverse
 from analysis.result import GUARANTEED, BoundResult
+from certify.calls import checked
 from certify.errors import InvalidSetting
 
 #: Catoni's free parameter has to be fixed in advance: a union bound over this grid is paid.
@@ -50,6 +52,7 @@ def gibbs_risk_upper(mean_error: float, draws: int, delta: float) -> float:
     return kl_inverse(mean_error, math.log(1 / delta) / draws)
 
 
+@checked
 def pac_bayes_bounds(
     mean_error: float,
     kl: float,
@@ -70,6 +73,9 @@ def pac_bayes_bounds(
     among which the best was picked after seeing the data. ``validity`` and further ``assumptions`` are the
     caller's to name: the map from weights to classifiers must be fixed before the points are seen.
     """
+    check_delta(delta)
+    check_count("draws", draws)
+    check_count("choices", choices)
     sampling, rest = delta / 10, delta * 0.9 / choices
     risk = gibbs_risk_upper(mean_error, draws, sampling / choices)
     terms = {"empirical_gibbs_risk": mean_error, "risk_upper": risk, "kl": kl, "n": float(n)}

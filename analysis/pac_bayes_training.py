@@ -20,6 +20,7 @@ from analysis.gibbs import Gibbs, gaussian_kl
 from analysis.pac_bayes import pac_bayes_bounds
 from analysis.result import BoundResult
 from analysis.streams import stream
+from certify.calls import checked
 from certify.errors import InvalidSetting
 
 #: The cross-entropy is clipped at ln(1/P_MIN) and divided by it, to lie in [0, 1].
@@ -41,6 +42,7 @@ class Posterior:
     bounds: tuple[BoundResult, ...]
 
 
+@checked
 def fit_posterior(
     factory: Callable[[], nn.Module],
     x: Tensor,

@@ -14,6 +14,7 @@ from torch import Tensor
 from analysis.classes import FunctionClass
 from analysis.result import ASYMPTOTIC, EXACT, GUARANTEED, BoundResult
 from analysis.streams import stream
+from certify.calls import checked, shown
 from certify.errors import InvalidInput, InvalidSetting
 
 Method = Literal["auto", "exact", "mc", "bracket"]
@@ -25,6 +26,7 @@ ENUMERATE_LIMIT = 20
 _CHUNK = 1 << 14
 
 
+@checked
 def empirical_rademacher(
     cls: FunctionClass,
     points: Tensor,
@@ -179,7 +181,7 @@ def _result(cls, how, validity, value, low, high, terms, delta, seed, start) -> 
 def _check(method: str, draws: int, delta: float, interval: str, n: int) -> None:
     if method not in ("auto", "exact", "mc", "bracket") or interval not in ("t", "bootstrap", "guaranteed"):
         raise InvalidSetting(
-            f"method={method!r}, interval={interval!r} is not known",
+            f"method={shown(method)}, interval={shown(interval)} is not known",
             why="methods are auto, exact, mc, bracket; intervals are t, bootstrap, guaranteed",
             remedy="choose one of those",
         )

@@ -17,6 +17,7 @@ from torch import Tensor
 from analysis.classes import Kernel, Linear, dual
 from analysis.rademacher import as_points
 from analysis.result import EXACT, UNSOUND, BoundResult
+from certify.calls import checked
 from certify.errors import InvalidSetting
 
 SEED_PAPER = "arXiv 2307.12333, Theorem 3.4"
@@ -92,6 +93,7 @@ def expected_absolute_sum(n: int) -> float:
     )
 
 
+@checked
 def linear_bounds(cls: Linear, points: Tensor) -> list[BoundResult]:
     """Every bound that applies to a linear class on these points, the printed one included.
 

@@ -19,6 +19,7 @@ from scipy import special
 from torch import Tensor
 
 from analysis.streams import stream
+from certify.calls import checked
 from certify.errors import InvalidSetting
 
 Field = Callable[[Tensor, float], Tensor]
@@ -54,6 +55,7 @@ class ResidualGap:
         }  # fmt: skip
 
 
+@checked
 def residual_gap(
     field: Field,
     x: Tensor,
@@ -92,6 +94,7 @@ def residual_gap(
     return ResidualGap(tuple(values), half, draws, delta, sigma)
 
 
+@checked
 def gap_document(
     model: Any,
     x: Tensor,
@@ -139,6 +142,7 @@ def gap_document(
     }  # fmt: skip
 
 
+@checked
 def radius_with_gap(u_a: float, u_b: float, eta: float, sigma: float) -> float:
     """The radius that would follow from |u(., T) - smoothed u(., T-1)| <= eta *everywhere*; rounded down.
 

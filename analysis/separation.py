@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from certify.calls import checked
 from certify.data.dataset import Dataset
 
 #: Rows are near where their distance is at most this share of what is usual between nearest training rows;
@@ -73,6 +74,7 @@ class HeldOut:
         }  # fmt: skip
 
 
+@checked
 def held_out(train: Dataset, test: Dataset) -> HeldOut:
     """The rows of ``test`` that neither occur among those of ``train`` nor are near one, by their values.
 
@@ -98,6 +100,7 @@ def held_out(train: Dataset, test: Dataset) -> HeldOut:
     return HeldOut(data, len(rows), int(equal.sum()), int(near.sum()), distance, repeated)
 
 
+@checked
 def same_points(train: Dataset, test: Dataset) -> bool:
     """Whether nothing of ``test`` was held out: every row occurs among those of ``train``, or is near one.
 

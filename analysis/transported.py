@@ -19,6 +19,7 @@ from torch import Tensor
 from analysis.classes import FunctionClass, Linear, check_size
 from analysis.rademacher import empirical_rademacher
 from analysis.result import ASYMPTOTIC, BoundResult
+from certify.calls import checked
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def identity(points: Tensor) -> Tensor:
     return points
 
 
+@checked
 def euler_flow(
     velocity: Callable[[Tensor], Tensor], *, time_span: float = 1.0, steps: int = 50
 ) -> Callable[[Tensor], Tensor]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from certify.bounds import check_alpha
+from certify.calls import checked_class
 from certify.errors import InvalidSetting
 
 
+@checked_class
 @dataclass(frozen=True)
 class Budget:
     """Limits of one attack call; verdicts do not depend on ``batch_size``.

@@ -13,6 +13,7 @@ from attacks.outcomes import AttackOutcome, AttackRun, AttackStatus
 from attacks.progress import Report
 from attacks.suite import attack_each
 from attacks.threat import Threat
+from certify.calls import checked
 from certify.data import gather
 from certify.errors import InvalidInput
 from certify.records import Record, Run
@@ -21,6 +22,7 @@ from certify.records import Record, Run
 NAME = "challenge"
 
 
+@checked
 def challenge(
     g: Any,
     run: Run,

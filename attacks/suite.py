@@ -23,6 +23,7 @@ from attacks.smoothed_suite import attack_smoothed
 from attacks.threat import Threat
 from attacks.under_attack import UnderAttack, placed
 from certify.answers import warn_of_probabilities
+from certify.calls import checked
 from certify.contract import check_inputs
 from certify.data import gather
 from certify.errors import InvalidInput
@@ -30,6 +31,7 @@ from certify.estimators import class_positions
 from certify.wrapping import as_model, reads_one_logit
 
 
+@checked
 def attack(
     model: Any,
     x: Any,

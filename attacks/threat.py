@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from certify.calls import checked_class
 from certify.errors import InvalidSetting
 
 _NORMS = {"1": 1.0, "l1": 1.0, "2": 2.0, "l2": 2.0, "inf": math.inf, "linf": math.inf}
 
 
+@checked_class
 @dataclass(frozen=True)
 class Threat:
     """All x' with ``|x' - x|_norm <= eps`` and every coordinate inside ``bounds``.

@@ -11,28 +11,23 @@ import numpy as np
 from torch import Tensor, nn
 
 from certify.answers import check_output, first_answer
+from certify.calls import shown
 from certify.contract import check_inputs
 from certify.data import Dataset, as_dataset, gather
 from certify.errors import InvalidSetting
 from certify.estimators import own_labels
+from certify.noise.level import check_sigma
 from certify.sampling.classifier import DTYPES
 from certify.sampling.first_linear import Reduced, reduce_first_linear
 
+#: More classes than any model has: every one needs a cell per input.
+_MOST_CLASSES = 10**7
+#: Rows of a batch that torch can count.
+_LARGEST_BATCH = 2**31
 #: Inputs of a loader or list that are looked at for its classes, range and lattice.
 _ENOUGH = 256
 #: A model with so many times the classes that the labels show was hardly made for them.
 _FOREIGN = 10
-
-
-def check_sigma(sigma: Any) -> Any:
-    values = np.asarray(sigma, dtype=np.float64)
-    if values.size == 0 or not (np.isfinite(values).all() and (values > 0).all()):
-        raise InvalidSetting(
-            f"sigma = {sigma!r} cannot be used",
-            why="sigma is the standard deviation of the noise: a finite number > 0",
-            remedy="use the sigma the model was trained with, such as 0.25",
-        )
-    return float(values) if values.ndim == 0 else values
 
 
 def check_classes(num_classes: int | None, header: Any) -> int | None:
@@ -42,9 +37,9 @@ def check_classes(num_classes: int | None, header: Any) -> int | None:
         num_classes = declared
     if num_classes is None:
         return None
-    if int(num_classes) != num_classes or num_classes < 2:
+    if int(num_classes) != num_classes or not 2 <= num_classes <= _MOST_CLASSES:
         raise InvalidSetting(
-            f"num_classes = {num_classes!r} cannot be used",
+            f"num_classes = {shown(num_classes)} cannot be used",
             why="votes are counted per class, and there are at least 2",
             remedy="leave it out, or pass the width of the model's output",
         )
@@ -154,9 +149,9 @@ def refuse_other_task(header: Any, task: str) -> None:
 
 
 def check_batch_size(size: int | None) -> int | None:
-    if size is not None and (int(size) != size or size < 1):
+    if size is not None and (int(size) != size or not 1 <= size <= _LARGEST_BATCH):
         raise InvalidSetting(
-            f"batch size {size!r} cannot be used",
+            f"batch size {shown(size)} cannot be used",
             why="a batch holds at least one sample",
             remedy="leave it out to have it tuned, or give a whole number such as 200",
         )
@@ -188,3 +183,9 @@ def choose_reduction(model: Any, noise: Any, wanted: bool | None) -> Reduced | N
             remedy="leave reduce out; the certificates are the same without it",
         )
     return reduced
+
+
+__all__ = [
+    "check_batch_size", "check_classes", "check_ids", "check_sigma", "choose_reduction", "count_classes",
+    "declared", "measured_classes", "refuse_other_task",
+]  # fmt: skip

@@ -12,6 +12,7 @@ import operator
 
 from scipy import special
 
+from certify.calls import shown
 from certify.errors import InvalidCounts, InvalidSetting
 
 #: Relative outward step after solving; scipy's incomplete beta is good to about 1e-14.
@@ -62,7 +63,8 @@ def binomial_upper(k: int, n: int, alpha: float) -> float:
 
 def binomial_interval(k: int, n: int, alpha: float) -> tuple[float, float]:
     """Two-sided Clopper-Pearson interval at level 1 - alpha (alpha/2 on each side)."""
-    return binomial_lower(k, n, alpha / 2), binomial_upper(k, n, alpha / 2)
+    half = check_alpha(alpha) / 2
+    return binomial_lower(k, n, half), binomial_upper(k, n, half)
 
 
 def check_alpha(alpha: float, *, name: str = "alpha", shares: int = 1) -> float:
@@ -73,11 +75,11 @@ def check_alpha(alpha: float, *, name: str = "alpha", shares: int = 1) -> float:
     """
     try:
         value = float(alpha)
-    except (TypeError, ValueError):
+    except Exception:  # what is no number refuses to be one with any error
         value = math.nan
     if not 0.0 < value < 0.5:
         raise InvalidSetting(
-            f"{name} = {alpha!r} cannot be used",
+            f"{name} = {shown(alpha)} cannot be used",
             why=f"{name} is the probability that a statement is wrong and must lie in (0, 0.5)",
             remedy=f"use a small number such as {name}=0.001",
         )
@@ -105,16 +107,16 @@ def check_counts(k: int, n: int) -> tuple[int, int]:
     """k and n as Python ints; InvalidCounts where no experiment can have produced them."""
     try:
         k, n = operator.index(k), operator.index(n)
-    except TypeError as error:
+    except Exception as error:  # what is no number refuses to be one with any error
         raise InvalidCounts(
-            f"counts k = {k!r}, n = {n!r} are not integers",
+            f"counts k = {shown(k)}, n = {shown(n)} are not integers",
             why="a proportion is bounded from whole numbers of successes and trials",
             remedy="pass integer counts; bounded scores need a bound for means, not a binomial one",
         ) from error
-    if n < 1:
+    if not 1 <= n <= 2**53:
         raise InvalidCounts(
-            f"n = {n} trials bound nothing",
-            why="a confidence bound needs at least one sample",
+            f"n = {shown(n)} trials bound nothing",
+            why="a confidence bound needs at least one sample" if n < 1 else "nobody drew so many samples",
             remedy="draw samples first (n >= 1)",
         )
     if not 0 <= k <= n:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from certify.calls import checked
 from certify.contract import check_model
 from certify.errors import CertifyError, InvalidModel, InvalidSetting, NondeterministicModel
 
@@ -29,6 +30,7 @@ _CLOSE = 1e-6
 _TRIED = 2
 
 
+@checked
 def denoised(
     model: Callable[[Tensor], Any], denoiser: Callable[..., Tensor], *, sigma: float | None = None
 ) -> Denoised:

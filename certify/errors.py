@@ -26,6 +26,10 @@ class InvalidSetting(CertifyError, ValueError):
     """A number or name given by the user is outside what the procedure allows."""
 
 
+class InvalidArgument(InvalidSetting, TypeError):
+    """A call with an argument that the function lacks, without one it needs, or with one of another kind."""
+
+
 class InvalidInput(CertifyError, ValueError):
     """The inputs or labels cannot be certified as they are (NaN, range, shape, type)."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from certify.calls import checked
 from certify.errors import InvalidCounts, InvalidSetting
 from certify.procedures.outcome import Procedure
 from certify.records import Estimate, Status
@@ -56,6 +57,7 @@ class Forecast:
         return max(1, math.ceil(single / _positive(hours, "hours")))
 
 
+@checked
 def forecast(
     pilot: np.ndarray | Sequence[Sequence[int]],
     procedure: Procedure,

@@ -17,8 +17,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from certify.calls import checked
+
 if TYPE_CHECKING:
-    from certify.records import Record
+    from certify.errors import InvalidSetting
+from certify.errors import InvalidSetting
+from certify.records import Record
 
 #: Relative step towards zero after evaluating a radius: more than the error of ndtri.
 _DOWN = 1e-12
@@ -50,6 +54,7 @@ class RadiusFormula:
         return float(value) if value.ndim == 0 else value
 
 
+@checked
 def radius_down(p_lower: float, sigma: float) -> float:
     """Certified l2 radius sigma * Phi^-1(p_lower) for p_B <= 1 - p_lower, rounded down.
 
@@ -57,7 +62,7 @@ def radius_down(p_lower: float, sigma: float) -> float:
     """
     if not p_lower > 0.5:
         return 0.0
-    return max(0.0, sigma * float(special.ndtri(p_lower)) * (1 - _DOWN))
+    return max(0.0, sigma * float(special.ndtri(float(p_lower))) * (1 - _DOWN))
 
 
 def radius_between(p_lower: float, pb_upper: float, sigma: float) -> float:
@@ -71,8 +76,18 @@ def radius_between(p_lower: float, pb_upper: float, sigma: float) -> float:
     return max(radius_down(p_lower, sigma), both)
 
 
+@checked
 def target_probability(radius: float, sigma: float) -> float:
-    """The class probability that proves ``radius``: Phi(radius / sigma), rounded up."""
+    """The class probability that proves ``radius``: Phi(radius / sigma), rounded up.
+
+    Raises InvalidSetting for a sigma that is no noise level.
+    """
+    if not sigma > 0:
+        raise InvalidSetting(
+            f"sigma = {sigma!r} is not a noise level",
+            why="the standard deviation of the noise must be finite and positive",
+            remedy="use for example sigma=0.25",
+        )
     return min(1.0, float(special.ndtr(radius / sigma)) * (1 + _DOWN))
 
 

@@ -30,6 +30,7 @@ from certify.arguments import (
 )
 from certify.audits import AUDIT, audit_settings, audited
 from certify.bounds import check_alpha
+from certify.calls import checked, refuse_unknown
 from certify.contract import check_inputs, check_model
 from certify.data import gather
 from certify.estimators import class_positions
@@ -53,6 +54,7 @@ from certify.sampling.start import among, noisy_rows, probed
 from certify.sampling.tally import tally_for
 from certify.sampling.tuning import choose_batch_size, choose_lanes
 from certify.seeds import Seed, settled
+from certify.sequential.boundaries import whole
 from certify.store import RunStore, open_run
 from certify.unchanged import Unchanged
 from certify.verification.witness import declare
@@ -87,10 +89,11 @@ class Smoothed:
     (``certify.sampling.first_linear``; default: where possible).
     """
 
+    @checked
     def __init__(
         self,
         model: Callable[[Tensor], Tensor],
-        sigma: float | Tensor,
+        sigma: float | Tensor | Sequence[Any],
         *,
         data: Any = None,
         num_classes: int | None = None,
@@ -129,6 +132,7 @@ class Smoothed:
 
     # -- certificates -----------------------------------------------------------------------
 
+    @checked
     def certify(
         self,
         x: Any,
@@ -164,6 +168,7 @@ class Smoothed:
         or goes on with the seed of the run in ``store``. ``engine`` spreads the sampling
         (``certify.sampling.ray.RayEngine``); the records are the same for every engine.
         """
+        refuse_unknown(options, make_procedure, type(self).certify)
         x, y, ids = self._checked(x, y, ids)
         key = settled(seed, store)
         # Everything that can be refused is refused before a run directory exists.
@@ -227,6 +232,7 @@ class Smoothed:
 
     # -- prediction and samples -------------------------------------------------------------
 
+    @checked
     def predict(
         self, x: Any, *, n: int = 1000, alpha: float = 1e-3, seed: int, ids: Sequence[int] | None = None
     ) -> list[Prediction]:
@@ -236,12 +242,13 @@ class Smoothed:
         ``x`` must lie on the grid: see ``to_grid``.
         """
         x, _, ids = self._checked(x, None, ids)
-        alpha = check_alpha(alpha)
+        alpha, n = check_alpha(alpha), whole(n, "n")
         sampler = self._sampler(x, seed=seed, purpose="predict")
         bases = [self._prepared(row) for row in x]
         counts = audited_counts(sampler, [Request(i, b, 0, n) for i, b in zip(ids, bases, strict=True)])
         return [prediction(row, n, alpha) for row in counts]
 
+    @checked
     def score_histograms(
         self, x: Any, *, n: int, bins: int, seed: int, ids: Sequence[int] | None = None, bets: str = "grid"
     ) -> np.ndarray:
@@ -251,10 +258,12 @@ class Smoothed:
         that of ``certify``.
         """
         x, _, ids = self._checked(x, None, ids)
+        n = whole(n, "n")
         sampler = self._sampler(x, seed=seed, purpose="predict", procedure=soft_scores(bins, bets))
         bases = [self._prepared(row) for row in x]
         return audited_counts(sampler, [Request(i, b, 0, n) for i, b in zip(ids, bases, strict=True)])
 
+    @checked
     def noisy(self, x: Tensor, count: int, *, seed: int, id: int, start: int = 0) -> Tensor:
         """The noisy copies ``start .. start + count`` that ``certify`` classifies.
 

@@ -20,11 +20,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from certify.bounds import binomial_upper, check_alpha
+from certify.calls import checked, wrong_kind
 from certify.chances import at_most
+from certify.contract import check_inputs
+from certify.data import gather
 from certify.dense.run import refuse_segmentation
 from certify.errors import InvalidInput, InvalidSetting
 from certify.geometry import Geometry, make_geometry
@@ -36,6 +38,7 @@ from certify.records import Record, Run, Status
 from certify.runner_up import ONE_SIDED, raised, share_of
 from certify.sampling.audit import Answer, Audit, few, single
 from certify.sampling.tally import Votes
+from certify.sequential.boundaries import whole
 from certify.store import StoredRun, open_run
 from certify.store.typed import need
 from certify.verification.witness import PLAN
@@ -49,6 +52,7 @@ _PURPOSE = 3
 _SOURCE = ("label", "radius", "p_lower", "p_upper", "pb_lower", "pb_upper")
 
 
+@checked
 def transfer(
     run: Run | StoredRun,
     certified: Smoothed,
@@ -71,7 +75,10 @@ def transfer(
     classifiers do not share noise and sigma, InvalidInput where x does not match the records, and as
     ``Smoothed.predict`` where one of the models has changed or is no fixed function.
     """
-    alpha = check_alpha(alpha)
+    alpha, samples = check_alpha(alpha), whole(samples, "samples")
+    for name, smoothed in (("certified", certified), ("deployed", deployed)):
+        if not hasattr(smoothed, "noise") or not hasattr(smoothed, "identity"):
+            raise wrong_kind(transfer, name, smoothed, "Smoothed")
     source, run = (None, run) if isinstance(run, Run) else (run, run.run)
     if store is not None and source is None:
         raise InvalidSetting(
@@ -80,7 +87,7 @@ def transfer(
             remedy="pass certify.store.read_run(DIRECTORY) in place of the run",
         )
     refuse_population(run.settings, "there is nothing to carry over")
-    x = torch.as_tensor(x)
+    x, _ = check_inputs(gather(x).x, None, bounds=certified.bounds, num_classes=certified.num_classes or 2)
     _check_same(run, certified, deployed, list(x.shape[1:]))
     if len(x) != len(run):
         raise InvalidInput(

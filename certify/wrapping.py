@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from certify.answers import check_scores, labels_only, score_places
+from certify.calls import checked
 from certify.errors import InvalidModel, InvalidSetting
 from certify.estimators import scores_of
 
@@ -22,6 +23,7 @@ SCORES = ("logits", "probabilities")
 _TINY = 2.0**-120
 
 
+@checked
 def wrap(
     model: Callable[[Tensor], Any],
     *,

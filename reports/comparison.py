@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from certify.calls import checked
 from certify.dense.run import refuse_segmentation
 from certify.errors import InvalidSetting
 from certify.files.members import write_inside
 from certify.population.statements import refuse_population
 from certify.records import Estimate
-from certify.store import read_run
 from reports.evidence import LEVEL, Evidence
 from reports.html import comparison_page
 from reports.latex import comparison_table
+from reports.opening import opened
 from reports.paired import Difference, difference, holm
 from reports.plots.overlay import MOST, overlay
 from reports.vocabulary import CLAIMED, PROVED, Vocabulary
@@ -88,6 +89,7 @@ class CompareFiles:
     comparison: Comparison
 
 
+@checked
 def compare(runs: Sequence[Any], out: str | os.PathLike[str] | None = None) -> CompareFiles:
     """Write compare.html, compare.tex and plots/overlay.svg for two or more runs.
 
@@ -97,7 +99,7 @@ def compare(runs: Sequence[Any], out: str | os.PathLike[str] | None = None) -> C
     InvalidSetting for fewer than two runs, more than can be told apart in one plot, or nowhere
     to write.
     """
-    stored = [read_run(r) if isinstance(r, str | os.PathLike) else r for r in runs]
+    stored = [opened(r) for r in runs]
     found = contrast([Evidence.of(s, name) for s, name in zip(stored, _names(stored), strict=True)])
     first = found.runs[0].path
     place = Path(out) if out is not None else first.resolve().parent / "comparison" if first else None

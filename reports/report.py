@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from certify.calls import checked
 from certify.dense.run import is_segmentation
 from certify.errors import InvalidSetting
 from certify.files.members import write_inside
 from certify.population.statements import is_population
-from certify.store import read_run
 from reports import population, segmentation
 from reports.card import card
 from reports.evidence import Evidence
 from reports.html import page
 from reports.latex import latex
+from reports.opening import opened
 from reports.plots.accuracy import accuracy
 from reports.plots.histogram import histogram
 from reports.plots.maps import maps
@@ -37,6 +38,7 @@ class ReportFiles:
     plots: tuple[Path, ...]
 
 
+@checked
 def build(run: Any, out: str | os.PathLike[str] | None = None) -> ReportFiles:
     """Write report.html, table.tex, card.md and plots/*.svg, each appearing whole or not at all.
 
@@ -46,7 +48,7 @@ def build(run: Any, out: str | os.PathLike[str] | None = None) -> ReportFiles:
     or CorruptRun for a directory that is not a sound run, RunNotWritable where ``out`` cannot be
     written, InvalidSetting when there is nowhere to write.
     """
-    stored = read_run(run) if isinstance(run, str | os.PathLike) else run
+    stored = opened(run)
     place = Path(out) if out is not None else None if stored.path is None else Path(stored.path)
     if place is None:
         raise InvalidSetting(

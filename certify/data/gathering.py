@@ -59,6 +59,12 @@ def gather(source: Any, y: Any = None, *, limit: int | None = None) -> Gathered:
     more than 8 GiB.
     """
     found = _gathered(source, limit)
+    if getattr(found.x, "ndim", 1) == 0:
+        raise InvalidInput(
+            "one number is no input",
+            why="inputs are (n, *shape): their first dimension counts them",
+            remedy="pass a batch: one input alone is x[None]",
+        )
     if y is None:
         return found
     if found.y is not None:

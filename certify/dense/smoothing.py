@@ -26,6 +26,7 @@ from certify.arguments import (
 )
 from certify.audits import AUDIT, audit_settings
 from certify.bounds import check_alpha
+from certify.calls import checked
 from certify.contents import model_contents
 from certify.contract import check_inputs, check_model
 from certify.data import gather
@@ -68,6 +69,7 @@ class SmoothedSegmentation:
     from ``data``, or from the model's checkpoint header where it has one.
     """
 
+    @checked
     def __init__(
         self,
         model: Callable[[Tensor], Tensor],
@@ -106,6 +108,7 @@ class SmoothedSegmentation:
 
     # -- certificates -----------------------------------------------------------------------
 
+    @checked
     def certify(
         self,
         x: Any,

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from certify.calls import checked
 from certify.errors import InvalidSetting
 from certify.geometry import Geometry
 from certify.laws import NoiseLaw
@@ -28,6 +29,7 @@ from certify.noise.gaussian import AnisotropicNoise, GaussianNoise, standard_nor
 from certify.noise.grid import make_grid
 from certify.noise.l1 import LaplaceNoise, UniformNoise
 from certify.noise.lattice import LatticeNoise
+from certify.noise.level import check_sigma
 
 #: Every law that adds noise to the input, the sound one first.
 REGISTERED = (LatticeNoise, GaussianNoise, AnisotropicNoise, UniformNoise, LaplaceNoise)
@@ -107,6 +109,7 @@ class Noise(Protocol):
         ...
 
 
+@checked
 def make_noise(
     name: str, *, sigma: Any, grid: float | None = None, bounds: tuple[float, float] | None = None
 ) -> Noise:
@@ -122,7 +125,7 @@ def make_noise(
             why="the known laws are " + ", ".join(NAMES),
             remedy="use 'lattice' (sound) unless the input space is not a grid",
         )
-    values = np.asarray(sigma, dtype=np.float64)
+    values = np.asarray(check_sigma(sigma))
     if name == "anisotropic":
         return AnisotropicNoise(sigma=values)
     if values.ndim:

@@ -8,6 +8,7 @@ from decimal import Decimal
 import numpy as np
 
 from certify.bounds import check_alpha
+from certify.calls import checked
 from certify.errors import InvalidCounts, InvalidSetting
 from certify.population.order import keyed_order
 from certify.population.rules import ABOUT, design
@@ -18,6 +19,7 @@ MOST_COPIES = 2000
 PILOT = 0.1
 
 
+@checked
 def lower_bound(
     counts: Sequence[int] | np.ndarray,
     n: int,

@@ -16,12 +16,14 @@ from __future__ import annotations
 import math
 
 from certify.bounds import binomial_lower
+from certify.calls import checked
 from certify.errors import InvalidSetting
 from certify.population.bounds import level_of
 
 _DOWN = 1e-12
 
 
+@checked
 def one_pass_accuracy(
     correct: int, inputs: int, radius: float, sigma: float, confidence: float = 0.999
 ) -> float:

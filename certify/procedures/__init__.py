@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from certify.bounds import SMALLEST_ALPHA
+from certify.calls import checked
 from certify.errors import InvalidSetting
 from certify.procedures.decide import Decide
 from certify.procedures.fixed import Fixed
@@ -56,6 +57,7 @@ TWO_SIDED, SMALLEST_SHARE = ("fixed",), 1e-8
 _MOST_RADII = 400
 
 
+@checked
 def make_procedure(
     mode: str,
     *,

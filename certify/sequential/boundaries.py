@@ -14,6 +14,7 @@ import operator
 import numpy as np
 from scipy import special
 
+from certify.calls import shown
 from certify.errors import InvalidSetting
 from certify.sequential.walks import SAFETY, Walk
 
@@ -155,16 +156,20 @@ def check_probability(p: float) -> float:
     return float(p)
 
 
+#: More samples than any computer draws; a sample's number must also fit the words that key its noise.
+MOST_SAMPLES = 2**53
+
+
 def whole(value: int, name: str) -> int:
-    """``value`` as a Python int >= 1, or InvalidSetting."""
+    """``value`` as a Python int in [1, 2**53], or InvalidSetting."""
     try:
         number = operator.index(value)
     except TypeError:
         number = 0
-    if number < 1:
+    if not 1 <= number <= MOST_SAMPLES:
         raise InvalidSetting(
-            f"{name} = {value!r} is not a number of samples",
-            why="it must be a whole number >= 1",
+            f"{name} = {shown(value)} is not a number of samples",
+            why="it must be a whole number >= 1" + ("" if number < 1 else ", and 2**53 at most"),
             remedy=f"use for example {name}={'16' if name == 'first' else '100_000'}",
         )
     return number

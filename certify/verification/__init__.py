@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from certify.calls import checked
 from certify.errors import CertifyError, CorruptRun, EvidenceFails, InvalidSetting, NondeterministicModel
 from certify.files.members import read_member
 from certify.inputs import inputs_digest
@@ -45,6 +46,7 @@ AtHand = Callable[[StoredRun], Iterable[Check]]
 _AGAINST = (EvidenceFails, CorruptRun, NondeterministicModel)
 
 
+@checked
 def verify(
     path: str | os.PathLike[str],
     *,
