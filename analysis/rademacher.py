@@ -29,7 +29,7 @@ _CHUNK = 1 << 14
 @checked
 def empirical_rademacher(
     cls: FunctionClass,
-    points: Tensor,
+    points: Tensor | np.ndarray,
     method: Method = "auto",
     draws: int = 1000,
     delta: float = 0.05,
@@ -89,9 +89,12 @@ def all_signs(n: int) -> Tensor:
     return _signs_between(0, 1 << n, n)
 
 
-def as_points(points: Tensor) -> Tensor:
+def as_points(points: Tensor | np.ndarray) -> Tensor:
     """Points as a float64 matrix (N, d); InvalidInput when there are none or some are not finite."""
-    out = torch.as_tensor(np.asarray(points) if not isinstance(points, Tensor) else points)
+    if not isinstance(points, Tensor):
+        rows = np.asarray(points)
+        points = torch.as_tensor(rows) if rows.dtype.kind in "fiub" else torch.empty(0)
+    out = points
     if out.ndim == 0 or out.shape[0] == 0:
         raise InvalidInput(
             "no points to take a Rademacher complexity on",

@@ -21,7 +21,7 @@ from certify.sampling.classifier import DTYPES
 from certify.sampling.first_linear import Reduced, reduce_first_linear
 
 #: More classes than any model has: every one needs a cell per input.
-_MOST_CLASSES = 10**7
+_MOST_CLASSES = 2**31
 #: Rows of a batch that torch can count.
 _LARGEST_BATCH = 2**31
 #: Inputs of a loader or list that are looked at for its classes, range and lattice.

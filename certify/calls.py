@@ -22,8 +22,10 @@ from certify.errors import InvalidArgument
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Whole numbers beyond this are counts, seeds or labels of nothing (seeds have their own check).
-_LARGEST = 2**128
+#: Checked where they are used: the error there says what these numbers key.
+_OWN = ("ids",)
+#: Whole numbers beyond this fit no float, and count, seed or label nothing.
+_LARGEST = 2**1000
 #: Items of a sequence that are looked at.
 _LOOKED_AT = 10_000
 
@@ -38,6 +40,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     judges: dict[str, list[Callable[[Any], bool]] | None] = {}
 
     def judged(name: str) -> list[Callable[[Any], bool]] | None:
+        if name in _OWN:
+            return None
         if name not in judges:  # at the first call: annotations name classes that are defined later
             judges[name] = _judges(
                 signature.parameters[name].annotation, getattr(function, "__globals__", {})

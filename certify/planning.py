@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Forecast:
 
 @checked
 def forecast(
-    pilot: np.ndarray | Sequence[Sequence[int]],
+    pilot: np.ndarray | Sequence[Any],
     procedure: Procedure,
     *,
     inputs: int,
@@ -116,7 +117,7 @@ def _bootstrap(ends: np.ndarray, level: float, generator: np.random.Generator) -
     return float(low), float(high)
 
 
-def _checked(pilot: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
+def _checked(pilot: np.ndarray | Sequence[Any]) -> np.ndarray:
     counts = np.asarray(pilot)
     good = counts.ndim == 2 and counts.size > 0 and counts.shape[1] > 1 and counts.dtype.kind in "iu"
     if not good or counts.min() < 0 or np.any(counts.sum(axis=1) < 1):

@@ -116,7 +116,7 @@ def test_normalisation_is_part_of_the_models_identity():
     ("options", "word"),
     [
         ({"std": (1.0, 0.0, 1.0)}, "positive"),
-        ({"mean": "imagenet"}, "finite"),
+        ({"mean": "imagenet"}, "takes mean: float"),
         ({"mean": (0.0, float("nan"), 0.0)}, "finite"),
         ({"scores": "softmax"}, "probabilities"),
     ],
