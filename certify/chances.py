@@ -24,6 +24,21 @@ def at_most(chance: float, digits: int = _DIGITS) -> str:
     return f"{float(rounded):.{digits}g}"
 
 
+def most_wrong(inputs: int, alpha: float, level: float = 0.01) -> tuple[int, float]:
+    """(j, chance): of the certificates of so many inputs more than j are wrong with probability <= chance.
+
+    Each is wrong with probability <= ``alpha``, and the noise of each input is drawn by a key of its own, so
+    the wrong ones are at most a binomial number. j is the smallest with chance <= ``level``; chance is
+    rounded up. ``inputs`` counts those that were tried, not those that were certified.
+    """
+    from scipy import special
+
+    j = 0
+    while (chance := float(special.bdtrc(j, inputs, alpha)) if j < inputs else 0.0) > level:
+        j += 1
+    return j, min(1.0, chance * (1 + 1e-9))
+
+
 def exactly(value: float) -> str:
     """A number that a statement is about, with as many digits as it needs: "0.25", "0.12345678"."""
     text = f"{value:g}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from certify.chances import at_most
+from certify.chances import at_most, most_wrong
 from certify.inputs import interval_notes
 from certify.laws import law_of
 from certify.records import Estimate, Status
@@ -198,7 +198,7 @@ def guarantee_says(evidence: Evidence) -> list[str]:
         f"It holds for each input separately. Over {count(len(evidence.run))} inputs at alpha = "
         f"{at_most(evidence.alpha)}, at most {at_most(expected, 2)} wrong certificates are expected among "
         f"the {count(certified)} issued; all of them hold together with probability at least "
-        f"{radius_down(max(0.0, 1 - expected), 3)}.",
+        f"{radius_down(max(0.0, 1 - expected), 3)}. {_binomial(len(evidence.run), evidence.alpha)}",
     ]
     if evidence.norm == "2" and evidence.dim is not None and evidence.dim > 1:
         said.append(
@@ -206,6 +206,13 @@ def guarantee_says(evidence: Evidence) -> list[str]:
             f"= {radius_down(1 / math.sqrt(evidence.dim), 4)} R."
         )
     return said + front_sentences(evidence.settings)
+
+
+def _binomial(inputs: int, alpha: float) -> str:
+    """How many certificates may be wrong at once: the noise of each input has a key of its own."""
+    most, chance = most_wrong(inputs, alpha)
+    what = "one or more are" if most == 0 else f"more than {count(most)} are"
+    return f"Their noise is independent: {what} wrong with probability at most {at_most(chance, 2)}."
 
 
 def guarantee_omits(evidence: Evidence) -> list[str]:
