@@ -42,7 +42,7 @@ from certify.issued import issued
 from certify.noise import Noise, make_noise
 from certify.prediction import Prediction, prediction
 from certify.procedures import make_procedure
-from certify.procedures.outcome import Procedure
+from certify.procedures.outcome import Procedure, most_samples
 from certify.procedures.soft_mean import soft_scores
 from certify.records import Record, Run
 from certify.runner_up import going_on
@@ -52,7 +52,7 @@ from certify.sampling.engine import Request, Sampler, audited_counts, drive
 from certify.sampling.first_linear import Reduced, refuse_other_shortcut
 from certify.sampling.start import among, noisy_rows, probed
 from certify.sampling.tally import tally_for
-from certify.sampling.tuning import choose_batch_size, choose_lanes
+from certify.sampling.tuning import choose_pace
 from certify.seeds import Seed, settled
 from certify.sequential.boundaries import whole
 from certify.store import RunStore, open_run
@@ -128,6 +128,7 @@ class Smoothed:
         self.probe: Probe | None = None
         self._first: Anchors | None = None
         self._lanes: int | None = None
+        self._probed: tuple[int, int] | None = None  # batch size and lanes of the probe
         self._kept = Unchanged(self)
 
     # -- certificates -----------------------------------------------------------------------
@@ -330,13 +331,11 @@ class Smoothed:
         """The engine for the inputs ``x``; probes the model on some of them once per way torch computes."""
         examples = x[among(len(x), seed)]
         examples = examples if self.reduced is None else self.reduced.project(examples)
-        if self.batch_size is None:
-            self.batch_size = choose_batch_size(self._view, self.noise, examples)
-        if self._lanes is None:
-            self._lanes = choose_lanes(self._view, self.noise, examples[0], self.batch_size)
-        lanes = self._view.copies(self._lanes) if self._lanes > 1 else []
+        pace = self._pace_of(examples, None if procedure is None else len(x) * most_samples(procedure))
+        lanes = self._view.copies(pace[1]) if pace[1] > 1 else []
         rows = partial(noisy_rows, self.noisy, examples, seed=seed)
-        before, self.probe = self.probe, probed(self._view, self.probe, rows, self.batch_size, lanes=lanes)
+        before, known = self.probe, self.probe if pace == self._probed else None
+        self.probe, self._probed = probed(self._view, known, rows, pace[0], lanes=lanes), pace
         self.classifier.usual = max(self.classifier.usual, self._view.usual)  # one function, seen in two ways
         if self.probe is not before:
             warn_of_probabilities(self._view.logits(rows()), single=reads_one_logit(self.model))
@@ -349,12 +348,23 @@ class Smoothed:
             self.noise.for_purpose(PURPOSES[purpose]),
             seed=seed,
             shape=tuple(examples.shape[1:]),
-            batch_size=self.batch_size,
+            batch_size=pace[0],
             tally=None if procedure is None else tally_for(procedure, self.num_classes),
             lanes=lanes,
             purpose=PURPOSES[purpose],
             anchors=self.probe.anchors,
         )
+
+    def _pace_of(self, examples: Tensor, samples: int | None) -> tuple[int, int]:
+        """Batch size and lanes for a call of so many samples at most; kept once they were raced."""
+        if self.batch_size is None or self._lanes is None:
+            size, lanes, raced = choose_pace(
+                self._view, self.noise, examples, batch_size=self.batch_size, samples=samples
+            )
+            if not raced:
+                return size, lanes
+            self.batch_size, self._lanes = size, lanes
+        return self.batch_size, self._lanes
 
     def _checked(self, x: Any, y: Any, ids: Sequence[int] | None) -> tuple[Tensor, Tensor | None, list[int]]:
         """Inputs and labels that a certificate may speak about, and that the model can take; their ids."""

@@ -92,6 +92,12 @@ class Procedure(Protocol):
         ...
 
 
+def most_samples(procedure: Procedure) -> int:
+    """How many samples of one input the plan can ask for at most."""
+    said = procedure.settings()
+    return int(said.get("n0", 0)) + int(said["n_max"] if "n_max" in said else said["n"])
+
+
 def checked_counts(counts: np.ndarray, samples: int) -> np.ndarray:
     """Class counts (K,) int64 at ``samples`` samples; a sample without a class counts for none.
 

@@ -17,22 +17,47 @@ if TYPE_CHECKING:
 
 CPU_SIZES = (64, 128, 256, 512, 2048)
 CUDA_SIZES = (256, 512, 1024, 2048, 4096)
+#: Batches of each size that are timed.
+TRIES = 3
+#: A race may cost this share of the samples that a call can want at most.
+SHARE = 0.1
+#: Batches that a race of layouts and lanes evaluates: rounds, runners, batches of each.
+_RACE = 3 * 4 * 4
 #: Stop trying larger batches once a single one takes this long: tuning must not cost the run.
 PATIENCE_S = 2.0
 #: ... or once so much time is spent on one of the two choices.
 BUDGET_S = 3.0
 
 
-def choose_batch_size(classifier: BaseClassifier, noise: Noise, examples: Tensor) -> int:
-    """The fastest of a few batch sizes, timed on the real model and real noise.
+def choose_pace(
+    classifier: BaseClassifier, noise: Noise, examples: Tensor, *, batch_size: int | None, samples: int | None
+) -> tuple[int, int, bool]:
+    """(batch size, lanes, whether both were raced): only what costs little of ``samples`` is tried.
+
+    ``batch_size``: as the user fixed it. ``samples``: of the call at most; None where nobody knows.
+    """
+    size, raced = batch_size, True
+    if size is None:
+        size, raced = choose_batch_size(classifier, noise, examples, samples=samples)
+    if samples is not None and _RACE * size > SHARE * samples:
+        return size, 1, False
+    return size, choose_lanes(classifier, noise, examples[0], size), raced
+
+
+def choose_batch_size(
+    classifier: BaseClassifier, noise: Noise, examples: Tensor, *, samples: int | None = None
+) -> tuple[int, bool]:
+    """The fastest of a few batch sizes, timed on the real model and real noise, and whether all were tried.
 
     Only speed depends on the answer: votes are the same for every batch size. On CUDA a size
     that does not fit in memory ends the search.
     """
-    on_cuda = classifier.device.type == "cuda"
+    sizes = CUDA_SIZES if classifier.device.type == "cuda" else CPU_SIZES
     base = noise.prepare(examples[0], device=classifier.device)
-    best, best_cost, begun = 1, float("inf"), time.perf_counter()
-    for size in CUDA_SIZES if on_cuda else CPU_SIZES:
+    best, best_cost, begun = sizes[0], float("inf"), time.perf_counter()
+    for size in sizes:
+        if samples is not None and TRIES * size > SHARE * samples:
+            return best, False
         try:
             cost = _seconds_per_sample(classifier, noise, base, examples.shape[1:], size)
         except torch.cuda.OutOfMemoryError:
@@ -41,7 +66,7 @@ def choose_batch_size(classifier: BaseClassifier, noise: Noise, examples: Tensor
             best, best_cost = size, cost
         if cost * size > PATIENCE_S or time.perf_counter() - begun > BUDGET_S:
             break
-    return best
+    return best, True
 
 
 def choose_lanes(classifier: BaseClassifier, noise: Noise, example: Tensor, batch_size: int) -> int:
@@ -102,7 +127,7 @@ def _suits_channels_last(classifier: BaseClassifier, rows: Tensor) -> bool:
 def _seconds_per_sample(classifier, noise, base, shape, size: int) -> float:
     buffer = torch.empty(size, *shape, device=classifier.device)
     times = []
-    for attempt in range(3):
+    for attempt in range(TRIES):
         began = time.perf_counter()
         noise.fill(buffer, bases=[base], ids=[0], starts=[0], counts=[size], seed=attempt)
         classifier.votes(buffer)[1].any().item()

@@ -1,0 +1,87 @@
+"""What a race for the best batch size may cost: a small share of the samples that a call can want."""
+
+import pytest
+import torch
+from torch import nn
+
+import certify
+from certify.procedures import make_procedure
+from certify.procedures.outcome import most_samples
+from certify.sampling import tuning
+
+
+class Counting(nn.Module):
+    """Counts the rows it is asked about."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(16, 3)
+        self.rows = []
+
+    def forward(self, x):
+        self.rows.append(len(x))
+        return self.body(x.flatten(1))
+
+
+def smoothed(**options):
+    torch.manual_seed(0)
+    return certify.Smoothed(Counting().eval(), 0.25, num_classes=3, **options)
+
+
+X = torch.rand(2, 16, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
+
+
+def test_a_small_call_races_nothing():
+    g = smoothed()
+    raced = []
+    original = tuning._seconds_per_sample
+    try:
+        tuning._seconds_per_sample = lambda *args: raced.append(args[-1]) or original(*args)
+        small = g.certify(X, mode="fixed", n0=10, n=50, seed=1)
+        assert raced == []
+        assert g.batch_size is None
+        g.certify(X, mode="decide", radius=0.1, n_max=100_000, seed=1)
+        assert raced
+        assert g.batch_size == 64 or g.batch_size in raced
+    finally:
+        tuning._seconds_per_sample = original
+    again = smoothed(batch_size=7).certify(X, mode="fixed", n0=10, n=50, seed=1)
+    assert [r.counts for r in small] == [r.counts for r in again]
+
+
+@pytest.mark.parametrize("samples", [100, 2_000, 5_000, 20_000, 1_000_000])
+def test_the_race_costs_its_share_at_most(samples):
+    g = smoothed()
+    sizes = []
+    original = tuning._seconds_per_sample
+    try:
+        tuning._seconds_per_sample = lambda *args: sizes.append(args[-1]) or 1e-6
+        best, all_tried = tuning.choose_batch_size(g.classifier, g.noise, X, samples=samples)
+    finally:
+        tuning._seconds_per_sample = original
+    assert all(tuning.TRIES * size <= tuning.SHARE * samples for size in sizes)
+    assert best in tuning.CPU_SIZES
+    assert all_tried is (tuning.TRIES * max(tuning.CPU_SIZES) <= tuning.SHARE * samples)
+
+
+def test_a_probe_for_small_batches_is_made_again_for_larger_ones():
+    g = smoothed()
+    g.certify(X, mode="fixed", n0=10, n=50, seed=1)
+    first = g.probe
+    g.certify(X, mode="fixed", n0=10, n=50, seed=2)
+    assert g.probe is first
+    g.predict(X, n=10, seed=1)
+    assert g.probe is not None
+    assert max(g.probe.batch_sizes) >= min(2048, g.batch_size or 0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "most"),
+    [
+        ("radius", {"n_max": 70}, 70),
+        ("fixed", {"n0": 5, "n": 60}, 65),
+        ("decide", {"radius": 0.1, "n_max": 80}, 80),
+    ],
+)
+def test_most_samples_are_those_of_the_plan(mode, options, most):
+    assert most_samples(make_procedure(mode, sigma=0.25, **options)) == most
