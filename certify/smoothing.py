@@ -52,7 +52,7 @@ from certify.sampling.engine import Request, Sampler, audited_counts, drive
 from certify.sampling.first_linear import Reduced, refuse_other_shortcut
 from certify.sampling.start import among, noisy_rows, probed
 from certify.sampling.tally import tally_for
-from certify.sampling.tuning import choose_pace
+from certify.sampling.tuning import pace_of
 from certify.seeds import Seed, settled
 from certify.sequential.boundaries import whole
 from certify.store import RunStore, open_run
@@ -331,7 +331,7 @@ class Smoothed:
         """The engine for the inputs ``x``; probes the model on some of them once per way torch computes."""
         examples = x[among(len(x), seed)]
         examples = examples if self.reduced is None else self.reduced.project(examples)
-        pace = self._pace_of(examples, None if procedure is None else len(x) * most_samples(procedure))
+        pace = pace_of(self, examples, None if procedure is None else len(x) * most_samples(procedure))
         lanes = self._view.copies(pace[1]) if pace[1] > 1 else []
         rows = partial(noisy_rows, self.noisy, examples, seed=seed)
         before, known = self.probe, self.probe if pace == self._probed else None
@@ -354,17 +354,6 @@ class Smoothed:
             purpose=PURPOSES[purpose],
             anchors=self.probe.anchors,
         )
-
-    def _pace_of(self, examples: Tensor, samples: int | None) -> tuple[int, int]:
-        """Batch size and lanes for a call of so many samples at most; kept once they were raced."""
-        if self.batch_size is None or self._lanes is None:
-            size, lanes, raced = choose_pace(
-                self._view, self.noise, examples, batch_size=self.batch_size, samples=samples
-            )
-            if not raced:
-                return size, lanes
-            self.batch_size, self._lanes = size, lanes
-        return self.batch_size, self._lanes
 
     def _checked(self, x: Any, y: Any, ids: Sequence[int] | None) -> tuple[Tensor, Tensor | None, list[int]]:
         """Inputs and labels that a certificate may speak about, and that the model can take; their ids."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,19 +29,19 @@ PATIENCE_S = 2.0
 BUDGET_S = 3.0
 
 
-def choose_pace(
-    classifier: BaseClassifier, noise: Noise, examples: Tensor, *, batch_size: int | None, samples: int | None
-) -> tuple[int, int, bool]:
-    """(batch size, lanes, whether both were raced): only what costs little of ``samples`` is tried.
+def pace_of(smoothed: Any, examples: Tensor, samples: int | None) -> tuple[int, int]:
+    """Batch size and lanes of a smoothed classifier for a call of so many samples at most.
 
-    ``batch_size``: as the user fixed it. ``samples``: of the call at most; None where nobody knows.
+    Only what costs little of ``samples`` is raced (None: nobody knows how many there will be). What was
+    raced, or fixed by the user, is kept for the calls that follow.
     """
-    size, raced = batch_size, True
+    view, noise, size, lanes = smoothed._view, smoothed.noise, smoothed.batch_size, smoothed._lanes
     if size is None:
-        size, raced = choose_batch_size(classifier, noise, examples, samples=samples)
-    if samples is not None and _RACE * size > SHARE * samples:
-        return size, 1, False
-    return size, choose_lanes(classifier, noise, examples[0], size), raced
+        size, raced = choose_batch_size(view, noise, examples, samples=samples)
+        smoothed.batch_size = size if raced else None
+    if lanes is None and (samples is None or _RACE * size <= SHARE * samples):
+        lanes = smoothed._lanes = choose_lanes(view, noise, examples[0], size)
+    return size, lanes or 1
 
 
 def choose_batch_size(
