@@ -52,7 +52,7 @@ MODES = ("radius", "grid", "decide", "fixed")
 #: Which modes each kind of scores has.
 SCORES = {"votes": MODES, "soft": ("radius", "decide", "fixed"), "distribution": ("fixed",)}
 #: Modes whose tests may bound the runner-up, too, and the least part of alpha that one of its bounds gets.
-TWO_SIDED, SMALLEST_SHARE = ("fixed",), 1e-8
+TWO_SIDED, SMALLEST_SHARE = MODES, 1e-8
 #: A grid finer than this costs more planning than sampling; use mode "radius".
 _MOST_RADII = 400
 
@@ -98,6 +98,7 @@ def make_procedure(
         between = between or partial(radius_between, sigma=_check_sigma(sigma))
     needed = needed or partial(_gaussian, sigma=_check_sigma(sigma))
     share = _share(runner_up, alpha, mode, scores, classes, between)
+    sides = {"runner_up": share, "classes": classes or 2, "between": between}
     if mode == "fixed":
         n0, n = 100 if n0 is None else n0, n_max if n is None else n
         if scores == "distribution":
@@ -109,14 +110,15 @@ def make_procedure(
     if scores == "soft" and mode == "radius":
         return SoftMean(alpha, n_max, 0.05 if slack is None else float(slack), tv=tv)
     if mode == "radius":
-        return Radius(alpha, n_max, 0.05 if slack is None else float(slack), tv=tv)
+        slack = 0.05 if slack is None else float(slack)
+        return Radius(alpha, n_max, slack, tv=tv, runner_up=share, classes=classes or 2)
     if mode == "decide":
         r = _length(radius, "radius", at_least=0.0)
         if scores == "soft":
             return Soft(r, _possible(needed(r), r), alpha, n_max, tv=tv)
-        return Decide(r, _possible(needed(r), r), alpha, n_max, tv=tv)
+        return Decide(r, _possible(needed(r), r), alpha, n_max, tv=tv, **sides)
     radii, targets = _grid(_length(step, "step"), needed)
-    return Grid(radii, targets, alpha, n_max, tv=tv)
+    return Grid(radii, targets, alpha, n_max, tv=tv, **sides)
 
 
 def _share(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import asdict, dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ from scipy import special
 from certify.bounds import check_alpha
 from certify.chances import at_most
 from certify.errors import InvalidSetting
-from certify.procedures.outcome import Outcome, checked_counts, complement, described
-from certify.radii import target_probability
+from certify.procedures.outcome import NO_SETTING, Outcome, checked_counts, complement, described, stated
+from certify.procedures.sided import Between, Standing, both, foreseen
+from certify.radii import radius_between, target_probability
 from certify.records import Status
+from certify.runner_up import ONE_SIDED, check_share
 from certify.sequential.boundaries import check_gamma, check_slack, futility_boundary, plan_looks, spending
+from certify.sequential.gaps import Gaps
 from certify.sequential.nested import NestedTests
 from certify.sequential.uncontested import loosest, second_largest
 
@@ -30,7 +34,8 @@ class Grid:
 
     ``radii`` increase from 0 and ``p_targets`` are the class probabilities that prove them,
     rounded up. Radii that n_max samples cannot certify are never reached. ``gamma`` is the chance
-    of giving up a borderline radius early (no error, only power).
+    of giving up a borderline radius early (no error, only power). ``runner_up``: the share of alpha that
+    bounds the other ``classes``; ``between`` is then the radius that both bounds prove.
     """
 
     radii: tuple[float, ...]
@@ -41,12 +46,16 @@ class Grid:
     growth: float = 1.1
     gamma: float = 0.12
     tv: float = 0.0
+    runner_up: float = 0.0
+    classes: int = field(default=2, metadata=NO_SETTING)
+    between: Between | None = field(default=None, compare=False, repr=False, metadata=NO_SETTING)
 
     name = "grid"
     statistic = "counts"
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
+        check_share(self.runner_up, self.alpha)
         check_gamma(self.gamma)
         if len(self.radii) != len(self.p_targets) or not self.radii or self.radii[0] != 0:
             raise InvalidSetting(
@@ -62,14 +71,27 @@ class Grid:
         return _grid_tests(self)
 
     @property
+    def gaps(self) -> Gaps:
+        """The bounds on leader and runner-up beside the tests."""
+        return _grid_gaps(self)
+
+    @property
     def futility(self) -> np.ndarray:
         """(M, J) int64: the leader's count at which target m is given up."""
         return _grid_futility(self)
 
     def settings(self) -> dict[str, Any]:
-        return asdict(self) | {"radii": list(self.radii), "p_targets": list(self.p_targets)}
+        return stated(self) | {"radii": list(self.radii), "p_targets": list(self.p_targets)}
 
     def guarantee(self) -> str:
+        if self.runner_up:
+            return (
+                f"The radius is the largest of {len(self.radii)} given ones that is proved at one of"
+                f" {len(self.tests.looks)} looks fixed beforehand (at most {self.n_max} samples), by nested exact"
+                " sequential tests of the leader's probability, or by bounds on it and on that of every other"
+                f" class; all of these are wrong with probability at most {at_most(self.alpha)} together (a share"
+                f" of {self.runner_up:g} for the other classes)."
+            )
         return (
             f"The radius is the largest of {len(self.tests.targets)} given ones that nested exact sequential"
             f" tests accept ({len(self.tests.looks)} looks fixed beforehand, at most {self.n_max} samples);"
@@ -78,14 +100,35 @@ class Grid:
         )
 
     def start(self) -> NestedProgress:
-        return NestedProgress(self, self.tests, self._stop)
+        return NestedProgress(self, self.tests)
 
     def proved(self, best: int) -> tuple[float, float | None]:
         """(p_lower, radius) after ``best`` >= 1 targets were reached."""
         return self.p_targets[best - 1], self.radii[best - 1]
 
-    def _stop(self, step: int, top: int, best: int) -> bool:
-        return best == len(self.tests.targets) or top <= self.futility[best, step]
+    def proves(self, reached: int) -> float:
+        """The class probability that so many targets prove; 0 for none."""
+        return self.p_targets[reached - 1] if reached else 0.0
+
+    def reached_at_the_end(self, votes: int, second: int) -> int:
+        return self.tests.reached(len(self.tests.looks) - 1, votes, second)
+
+    def by_both(self, bounds: tuple[float, float], best: int) -> int:
+        """How many of the radii are proved by both bounds, or by the targets alone."""
+        p_lower, pb_upper = bounds
+        if self.between is None or not p_lower > pb_upper:
+            return best
+        return max(best, bisect_right(self.radii, self.between(p_lower, pb_upper)))
+
+    def stop(self, step: int, top: int, best: int, now: Standing) -> bool:
+        """Whether to end: everything is reached, or the next radius is out of reach."""
+        if not self.runner_up:
+            return best == len(self.tests.targets) or top <= self.futility[best, step]
+        have = self.by_both(both(self, step, now, best), best)
+        if have == len(self.radii):
+            return True
+        tested = have < len(self.tests.targets) and top > self.futility[have, step]
+        return not tested and self.by_both(foreseen(self, now, lucky=True), 0) <= have
 
 
 @dataclass(frozen=True)
@@ -95,7 +138,8 @@ class Radius:
     The bound on p is inverted from nested exact tests on the grid Phi^-1(p) = 0, 0.01, 0.02, ...
     and floored to it. Sampling ends when the certified radius is within the share ``slack`` of
     the radius that n_max samples are forecast to prove. The forecast decides only how long to
-    sample: the bound holds whenever sampling ends.
+    sample: the bound holds whenever sampling ends. ``runner_up``: the share of alpha that bounds the other
+    ``classes``; below the first target the leader is then bounded at every look.
     """
 
     alpha: float = 1e-3
@@ -105,12 +149,15 @@ class Radius:
     growth: float = 1.2
     gamma: float = 0.05
     tv: float = 0.0
+    runner_up: float = 0.0
+    classes: int = field(default=2, metadata=NO_SETTING)
 
     name = "radius"
     statistic = "counts"
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
+        check_share(self.runner_up, self.alpha)
         check_gamma(self.gamma)
         check_slack(self.slack)
         _ = self.tests
@@ -118,17 +165,36 @@ class Radius:
     @property
     def tests(self) -> NestedTests:
         """The nested sequential tests, one per step of Phi^-1(p)."""
-        return _radius_tests(self.alpha, self.n_max, self.slack, self.first, self.growth, self.tv)[0]
+        return self._tests[0]
+
+    @property
+    def gaps(self) -> Gaps:
+        """The bounds on leader and runner-up beside the tests."""
+        return _radius_gaps(self)
 
     @property
     def quantiles(self) -> np.ndarray:
         """Phi^-1 of the targets: the certified radius in units of sigma, (M,)."""
-        return _radius_tests(self.alpha, self.n_max, self.slack, self.first, self.growth, self.tv)[1]
+        return self._tests[1]
+
+    @property
+    def _tests(self) -> tuple[NestedTests, np.ndarray]:
+        alpha = self.alpha * (1 - self.runner_up)
+        return _radius_tests(alpha, self.n_max, self.slack, self.first, self.growth, self.tv)
 
     def settings(self) -> dict[str, Any]:
-        return asdict(self) | {"resolution": RESOLUTION}
+        return stated(self) | {"resolution": RESOLUTION}
 
     def guarantee(self) -> str:
+        if self.runner_up:
+            return (
+                "The bound on the class probability is a sequential Clopper-Pearson bound, inverted from"
+                f" {len(self.tests.targets)} nested exact tests and floored to them, or below 1/2 one at every"
+                f" look; every other class was bounded from above at every look ({len(self.tests.looks)} of them,"
+                f" fixed beforehand, at most {self.n_max} samples). All of these are wrong with probability at"
+                f" most {at_most(self.alpha)} together (a share of {self.runner_up:g} for the other classes),"
+                " whenever sampling ends."
+            )
         return (
             "The bound on the class probability is a sequential Clopper-Pearson bound, inverted from"
             f" {len(self.tests.targets)} nested exact tests and floored to them"
@@ -138,13 +204,27 @@ class Radius:
         )
 
     def start(self) -> NestedProgress:
-        return NestedProgress(self, self.tests, self._stop)
+        return NestedProgress(self, self.tests)
 
     def proved(self, best: int) -> tuple[float, float | None]:
         """(p_lower, None) after ``best`` >= 1 targets were reached."""
         return target_probability(float(self.quantiles[best - 1]), 1.0), None
 
-    def _stop(self, step: int, top: int, best: int) -> bool:
+    def proves(self, reached: int) -> float:
+        """The class probability that so many targets prove; 0 for none."""
+        return self.proved(reached)[0] if reached else 0.0
+
+    def reached_at_the_end(self, votes: int, second: int) -> int:
+        return self.tests.reached(len(self.tests.looks) - 1, votes, second)
+
+    def stop(self, step: int, top: int, best: int, now: Standing) -> bool:
+        """Whether to end: what is proved is near what n_max samples would prove, or nothing can be."""
+        if self.runner_up:
+            have = radius_between(*both(self, step, now, best), 1.0)
+            if have == 0.0:
+                hopeless = best == 0 and top <= _hopeless(self)[step]
+                return hopeless and radius_between(*foreseen(self, now, lucky=True), 1.0) == 0.0
+            return have >= (1 - self.slack) * radius_between(*foreseen(self, now, lucky=False), 1.0)
         tests, n_max = self.tests, self.n_max
         if best == 0:
             return top <= _hopeless(self)[step]
@@ -155,8 +235,8 @@ class Radius:
 class NestedProgress:
     """One input of ``Grid`` or ``Radius``: the best target so far and where it was reached."""
 
-    def __init__(self, plan: Grid | Radius, tests: NestedTests, stop) -> None:
-        self.plan, self.tests, self.stop = plan, tests, stop
+    def __init__(self, plan: Grid | Radius, tests: NestedTests) -> None:
+        self.plan, self.tests = plan, tests
         self.step = 0
         self.best = 0
         self.label = -1
@@ -176,33 +256,52 @@ class NestedProgress:
         if best > self.best:
             self.best, self.label, self.reached = best, leader, (n, top)
         last = self.step + 1 == len(self.tests.looks)
-        if last or self.stop(self.step, top, self.best):
+        if last or self.plan.stop(self.step, top, self.best, self._standing()):
             self.finished = True
         else:
             self.step += 1
 
+    def _standing(self) -> Standing:
+        """The class that reached a target, else the leader, against all others."""
+        shown = self.label if self.best else int(np.argmax(self.counts))
+        return Standing.of(self.counts, int(self.tests.looks[self.step]), shown)
+
     def outcome(self) -> Outcome:
         if not self.finished:
             raise RuntimeError("the procedure has not finished: samples are still wanted")
-        certified = self.best > 0
         samples = int(self.tests.looks[self.step])
-        shown = self.label if certified else int(np.argmax(self.counts))
-        p_lower, radius = self.plan.proved(self.best) if certified else (0.0, None)
-        details = {"look": self.step, "target": self.best - 1}
-        if certified:
+        shown = self.label if self.best else int(np.argmax(self.counts))
+        p_lower, pb_upper, radius, one_sided = self._proved()
+        certified = p_lower > 0
+        details = {"look": self.step, "target": self.best - 1} | one_sided
+        if self.best:
             details |= {"reached_at": self.reached[0], "reached_count": self.reached[1]}
         values = described(self.counts, samples, shown, self.plan.alpha)
         values["p_upper"] = max(values["p_upper"], p_lower)
         return Outcome(
             status=Status.CERTIFIED if certified else Status.ABSTAINED,
-            label=self.label if certified else None,
+            label=shown if certified else None,
             p_lower=p_lower,
-            pb_upper=complement(p_lower),
+            pb_upper=pb_upper,
             samples=samples,
             details=details,
             proved_radius=radius,
+            two_sided=self.plan.runner_up > 0,
             **values,
         )
+
+    def _proved(self) -> tuple[float, float, float | None, dict[str, float]]:
+        """(p_lower, pb_upper, tested radius, the radius without the runner-up); p_lower 0: nothing is."""
+        plan = self.plan
+        alone = plan.proved(self.best) if self.best else (0.0, None)
+        if not plan.runner_up:
+            return alone[0], complement(alone[0]), alone[1], {}
+        bounds = both(plan, self.step, self._standing(), self.best)
+        if not bounds[0] > bounds[1]:
+            return 0.0, 1.0, None, {ONE_SIDED: 0.0}
+        if isinstance(plan, Radius):
+            return *bounds, None, {}
+        return *bounds, plan.radii[plan.by_both(bounds, self.best) - 1], {ONE_SIDED: alone[1] or 0.0}
 
 
 def radius_spending(looks: np.ndarray, p_target: float, alpha: float, slack: float) -> np.ndarray:
@@ -251,7 +350,7 @@ def _end_table(n_max: int, slack: float, log_alpha: float) -> tuple[np.ndarray, 
 def _grid_tests(plan: Grid) -> NestedTests:
     looks = plan_looks(plan.first, plan.growth, plan.n_max)
     targets = [p + plan.tv for p in plan.p_targets if p + plan.tv < 1]
-    return NestedTests(targets, looks, plan.alpha, spending)
+    return NestedTests(targets, looks, plan.alpha * (1 - plan.runner_up), spending)
 
 
 @functools.lru_cache(maxsize=32)
@@ -269,6 +368,24 @@ def _radius_tests(
     targets = [p for p in targets if p < 1]
     tests = NestedTests(targets, looks, alpha, functools.partial(radius_spending, slack=slack))
     return tests, quantiles[: len(tests.targets)]
+
+
+@functools.lru_cache(maxsize=32)
+def _grid_gaps(plan: Grid) -> Gaps:
+    return _gaps(plan, len(plan.tests.targets) + 1)
+
+
+@functools.lru_cache(maxsize=32)
+def _radius_gaps(plan: Radius) -> Gaps:
+    return _gaps(plan, 1)  # the targets above are close to each other
+
+
+def _gaps(plan: Grid | Radius, read: int) -> Gaps:
+    tests = plan.tests
+    return Gaps(
+        tests.looks, tests.targets.tolist(), tests.accept, tests.uncontested,
+        alpha=plan.alpha, share=plan.runner_up, classes=plan.classes, read=read,
+    )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=32)

@@ -135,6 +135,10 @@ def complement(p_lower: float) -> float:
     return min(1.0, float(np.nextafter(1.0 - p_lower, 2.0))) if p_lower > 0 else 1.0
 
 
+#: Marks the fields of a plan that are no settings of its own: other settings of the run say them.
+NO_SETTING = {"setting": False}
+
+
 def stated(plan: Any) -> dict[str, Any]:
     """A plan's numbers as JSON types; without the share of the runner-up where it has none."""
     options = {f.name: getattr(plan, f.name) for f in fields(plan) if f.metadata.get("setting", True)}

@@ -60,15 +60,15 @@ class NestedTests:
         accept: list[np.ndarray] = []
         errors: list[float] = []
         first, error, self.uncontested = mirrored_boundary(looks, float(p[0]), spending(looks, p[0], alpha))
-        wrong_label = functools.partial(_wrong_label, looks, first, self.uncontested)
+        others = functools.partial(wrong_label, looks, first, self.uncontested)
         wrong = 1.0  # f_1(1 - p), carried upward: it only shrinks
         for m, target in enumerate(p.tolist()):
             bound = first
             if m > 0:
                 left = float(p[m - 1])
                 if wrong > 1e-6 * alpha:
-                    wrong = wrong_label(left)
-                bound, error = _next(looks, accept[-1], left, target, alpha, spending, wrong, wrong_label)
+                    wrong = others(left)
+                bound, error = _next(looks, accept[-1], left, target, alpha, spending, wrong, others)
             if bound[-1] > looks[-1]:
                 break  # not even n_max unanimous votes would do
             accept.append(bound)
@@ -110,12 +110,12 @@ class NestedTests:
             mirrored = crossing(self.looks, self.accept[0], max(p, 0.5), mirrored=self.accept[0])
             rule = self.uncontested
             return mirrored if rule is None else max(mirrored + rule.slip, rule.error)
-        wrong = _wrong_label(self.looks, self.accept[0], self.uncontested, p)
+        wrong = wrong_label(self.looks, self.accept[0], self.uncontested, p)
         beyond = crossing(self.looks, self.accept[m], p) if m < len(self.targets) else 0.0
         return min(1.0, wrong + beyond)
 
 
-def _wrong_label(looks: np.ndarray, first: np.ndarray, rule: Uncontested | None, p: float) -> float:
+def wrong_label(looks: np.ndarray, first: np.ndarray, rule: Uncontested | None, p: float) -> float:
     """Bound on P(a class other than the top one, of probability p, reaches target 1)."""
     contested = crossing(looks, first, 1 - p)
     return contested if rule is None else contested + rule.overtaken(int(looks[-1]), p)
