@@ -19,6 +19,7 @@ from certify.errors import CorruptRun, InvalidSetting
 from certify.geometry import Geometry
 from certify.population.statements import refuse_population
 from certify.procedures.nested_modes import Grid, Radius
+from certify.procedures.sided import Standing, both
 from certify.records import Record, Run
 from certify.runner_up import OPTION, leader_lower, rival_votes, rivals_upper, share_of
 from certify.store.typed import need
@@ -76,7 +77,7 @@ def simultaneous(run: Run, *, inputs: int | None = None) -> list[float]:
     options = settings["mode_options"]
     if mode == "fixed":
         return [_fixed(r, options, alpha, geometry) if r.certified else 0.0 for r in run]
-    plan = _plan(options, alpha)
+    plan = _plan(options, alpha, classes=settings.get("num_classes", 2), geometry=geometry)
     return [_nested(r, plan, geometry) if plan and r.certified else 0.0 for r in run]
 
 
@@ -121,18 +122,28 @@ def _nested(record: Record, plan: Grid | Radius, geometry: Geometry) -> float:
     label = record.label or 0
     second = max((k for c, k in enumerate(record.counts) if c != label), default=0)
     best = plan.tests.reached(last, record.counts[label], second)
+    if plan.runner_up:
+        now = Standing.of(np.array(record.counts), record.samples, label)
+        bounds = both(plan, last, now, best)
+        if isinstance(plan, Radius):
+            return min(record.radius, geometry.between(*bounds))
+        proved = plan.by_both(bounds, best)
+        return min(record.radius, plan.radii[proved - 1]) if proved else 0.0
     if best == 0:
         return 0.0
     p_lower, radius = plan.proved(best)
     return min(record.radius, geometry.radius(p_lower) if radius is None else radius)
 
 
-def _plan(options: dict[str, Any], alpha: float) -> Grid | Radius | None:
+def _plan(options: dict[str, Any], alpha: float, *, classes: int, geometry: Geometry) -> Grid | Radius | None:
     """The run's plan at another level; None where n_max unanimous votes prove nothing at it."""
-    names = {"radii", "p_targets", "n_max", "slack", "first", "growth", "gamma", "tv"}
-    known = {k: _tuple(v) for k, v in options.items() if k in names}
+    names = {"radii", "p_targets", "n_max", "slack", "first", "growth", "gamma", "tv", OPTION}
+    known: dict[str, Any] = {k: _tuple(v) for k, v in options.items() if k in names}
+    known["classes"] = classes
     try:
-        return Grid(**known, alpha=alpha) if "radii" in known else Radius(**known, alpha=alpha)
+        if "radii" not in known:
+            return Radius(**known, alpha=alpha)
+        return Grid(**known, alpha=alpha, between=geometry.between if known.get(OPTION) else None)
     except InvalidSetting:
         return None  # the same options made the run: only the level is out of reach
 

@@ -14,18 +14,21 @@ from scipy import special
 from certify.bounds import check_alpha
 from certify.chances import at_most
 from certify.errors import InvalidSetting
-from certify.procedures.outcome import NO_SETTING, Outcome, checked_counts, complement, described, stated
+from certify.procedures.nested_progress import NestedProgress
+from certify.procedures.outcome import NO_SETTING, stated
 from certify.procedures.sided import Between, Standing, both, foreseen
 from certify.radii import radius_between, target_probability
-from certify.records import Status
 from certify.runner_up import ONE_SIDED, check_share
 from certify.sequential.boundaries import check_gamma, check_slack, futility_boundary, plan_looks, spending
 from certify.sequential.gaps import Gaps
 from certify.sequential.nested import NestedTests
-from certify.sequential.uncontested import loosest, second_largest
+from certify.sequential.uncontested import loosest
 
 #: Radius mode floors Phi^-1(p) to multiples of this.
 RESOLUTION = 0.01
+#: With two bounds sampling goes on until this share of the slack is left: the rest makes up for their floors
+#: and levels, so that ``slack`` is what is lost against one look at n_max samples.
+_NEARER = 0.8
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,10 @@ class Grid:
         if self.runner_up:
             return (
                 f"The radius is the largest of {len(self.radii)} given ones that is proved at one of"
-                f" {len(self.tests.looks)} looks fixed beforehand (at most {self.n_max} samples), by nested exact"
-                " sequential tests of the leader's probability, or by bounds on it and on that of every other"
-                f" class; all of these are wrong with probability at most {at_most(self.alpha)} together (a share"
-                f" of {self.runner_up:g} for the other classes)."
+                f" {len(self.tests.looks)} looks fixed beforehand (at most {self.n_max} samples), by nested"
+                " exact sequential tests of the leader's probability, or by bounds on it and on that of every"
+                " other class; all of these are wrong with probability at most"
+                f" {at_most(self.alpha)} together (a share of {self.runner_up:g} for the other classes)."
             )
         return (
             f"The radius is the largest of {len(self.tests.targets)} given ones that nested exact sequential"
@@ -119,6 +122,11 @@ class Grid:
         if self.between is None or not p_lower > pb_upper:
             return best
         return max(best, bisect_right(self.radii, self.between(p_lower, pb_upper)))
+
+    def tested(self, bounds: tuple[float, float], best: int) -> tuple[float | None, dict[str, float]]:
+        """The radius that both bounds prove, and for the record the one that the targets prove alone."""
+        alone = self.radii[best - 1] if best else 0.0
+        return self.radii[self.by_both(bounds, best) - 1], {ONE_SIDED: alone}
 
     def stop(self, step: int, top: int, best: int, now: Standing) -> bool:
         """Whether to end: everything is reached, or the next radius is out of reach."""
@@ -189,11 +197,12 @@ class Radius:
         if self.runner_up:
             return (
                 "The bound on the class probability is a sequential Clopper-Pearson bound, inverted from"
-                f" {len(self.tests.targets)} nested exact tests and floored to them, or below 1/2 one at every"
-                f" look; every other class was bounded from above at every look ({len(self.tests.looks)} of them,"
-                f" fixed beforehand, at most {self.n_max} samples). All of these are wrong with probability at"
-                f" most {at_most(self.alpha)} together (a share of {self.runner_up:g} for the other classes),"
-                " whenever sampling ends."
+                f" {len(self.tests.targets)} nested exact tests and floored to them, or below 1/2 one at"
+                " every look; every other class was bounded from above at every look"
+                f" ({len(self.tests.looks)} of them, fixed beforehand, at most {self.n_max} samples). All of"
+                " these are wrong with"
+                f" probability at most {at_most(self.alpha)} together (a share of {self.runner_up:g} for the"
+                " other classes), whenever sampling ends."
             )
         return (
             "The bound on the class probability is a sequential Clopper-Pearson bound, inverted from"
@@ -217,6 +226,10 @@ class Radius:
     def reached_at_the_end(self, votes: int, second: int) -> int:
         return self.tests.reached(len(self.tests.looks) - 1, votes, second)
 
+    def tested(self, bounds: tuple[float, float], best: int) -> tuple[float | None, dict[str, float]]:
+        """Nothing: the radius is left to the theorem."""
+        return None, {}
+
     def stop(self, step: int, top: int, best: int, now: Standing) -> bool:
         """Whether to end: what is proved is near what n_max samples would prove, or nothing can be."""
         if self.runner_up:
@@ -224,84 +237,12 @@ class Radius:
             if have == 0.0:
                 hopeless = best == 0 and top <= _hopeless(self)[step]
                 return hopeless and radius_between(*foreseen(self, now, lucky=True), 1.0) == 0.0
-            return have >= (1 - self.slack) * radius_between(*foreseen(self, now, lucky=False), 1.0)
+            return have >= (1 - _NEARER * self.slack) * radius_between(*foreseen(self, now, lucky=False), 1.0)
         tests, n_max = self.tests, self.n_max
         if best == 0:
             return top <= _hopeless(self)[step]
         forecast = tests.reached(len(tests.looks) - 1, math.floor(top / int(tests.looks[step]) * n_max))
         return self.quantiles[best - 1] >= (1 - self.slack) * self.quantiles[max(forecast, 1) - 1]
-
-
-class NestedProgress:
-    """One input of ``Grid`` or ``Radius``: the best target so far and where it was reached."""
-
-    def __init__(self, plan: Grid | Radius, tests: NestedTests) -> None:
-        self.plan, self.tests = plan, tests
-        self.step = 0
-        self.best = 0
-        self.label = -1
-        self.reached: tuple[int, int] = (0, 0)
-        self.finished = False
-        self.counts = np.zeros(0, dtype=np.int64)
-
-    def wanted(self) -> int | None:
-        return None if self.finished else int(self.tests.looks[self.step])
-
-    def look(self, counts: np.ndarray) -> None:
-        n = int(self.tests.looks[self.step])
-        self.counts = checked_counts(counts, n)
-        leader = int(np.argmax(self.counts))
-        top = int(self.counts[leader])
-        best = self.tests.reached(self.step, top, second_largest(self.counts))
-        if best > self.best:
-            self.best, self.label, self.reached = best, leader, (n, top)
-        last = self.step + 1 == len(self.tests.looks)
-        if last or self.plan.stop(self.step, top, self.best, self._standing()):
-            self.finished = True
-        else:
-            self.step += 1
-
-    def _standing(self) -> Standing:
-        """The class that reached a target, else the leader, against all others."""
-        shown = self.label if self.best else int(np.argmax(self.counts))
-        return Standing.of(self.counts, int(self.tests.looks[self.step]), shown)
-
-    def outcome(self) -> Outcome:
-        if not self.finished:
-            raise RuntimeError("the procedure has not finished: samples are still wanted")
-        samples = int(self.tests.looks[self.step])
-        shown = self.label if self.best else int(np.argmax(self.counts))
-        p_lower, pb_upper, radius, one_sided = self._proved()
-        certified = p_lower > 0
-        details = {"look": self.step, "target": self.best - 1} | one_sided
-        if self.best:
-            details |= {"reached_at": self.reached[0], "reached_count": self.reached[1]}
-        values = described(self.counts, samples, shown, self.plan.alpha)
-        values["p_upper"] = max(values["p_upper"], p_lower)
-        return Outcome(
-            status=Status.CERTIFIED if certified else Status.ABSTAINED,
-            label=shown if certified else None,
-            p_lower=p_lower,
-            pb_upper=pb_upper,
-            samples=samples,
-            details=details,
-            proved_radius=radius,
-            two_sided=self.plan.runner_up > 0,
-            **values,
-        )
-
-    def _proved(self) -> tuple[float, float, float | None, dict[str, float]]:
-        """(p_lower, pb_upper, tested radius, the radius without the runner-up); p_lower 0: nothing is."""
-        plan = self.plan
-        alone = plan.proved(self.best) if self.best else (0.0, None)
-        if not plan.runner_up:
-            return alone[0], complement(alone[0]), alone[1], {}
-        bounds = both(plan, self.step, self._standing(), self.best)
-        if not bounds[0] > bounds[1]:
-            return 0.0, 1.0, None, {ONE_SIDED: 0.0}
-        if isinstance(plan, Radius):
-            return *bounds, None, {}
-        return *bounds, plan.radii[plan.by_both(bounds, self.best) - 1], {ONE_SIDED: alone[1] or 0.0}
 
 
 def radius_spending(looks: np.ndarray, p_target: float, alpha: float, slack: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What a sequential plan says of both sides at a look: of the leader, and of the runner-up.
 
-The statements and their proof are in ``certify.sequential.gaps``; here they become bounds under the law of the
-theorem (the noise's own error is paid), and forecasts that decide only how long to sample.
+The statements and their proof are in ``certify.sequential.gaps``; here they become bounds under the law of
+the theorem (the noise's own error is paid), and forecasts that decide only how long to sample.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from certify.procedures.outcome import complement
 from certify.runner_up import raised, rival_votes
 from certify.sequential.gaps import Gaps, hopeful
 
-
 #: The radius that bounds on leader and runner-up prove, rounded down.
 Between = Callable[[float, float], float]
 
@@ -24,7 +23,8 @@ Between = Callable[[float, float], float]
 class TwoSidedPlan(Protocol):
     """A plan with targets, and gaps between them."""
 
-    tv: float
+    @property
+    def tv(self) -> float: ...
 
     @property
     def gaps(self) -> Gaps: ...
@@ -70,4 +70,3 @@ def foreseen(plan: TwoSidedPlan, now: Standing, *, lucky: bool) -> tuple[float, 
 def _paid(plan: TwoSidedPlan, drawn: tuple[float, float], reached: int) -> tuple[float, float]:
     p_lower = max(plan.proves(reached), drawn[0] - plan.tv, 0.0)
     return p_lower, min(complement(p_lower), raised(drawn[1], plan.tv))
-

@@ -13,12 +13,13 @@ targets so far, t_m the largest of them, or, if none was reached (m = 0), the cl
 
 The w_j add up to 1 over the looks, and u + v = s alpha, the runner-up's share.
 
-Claim. With the nested tests at level (1 - s) alpha, everything that is said at any look is true with probability
-at least 1 - alpha: the targets reached, L as a bound on the label's probability, and U on every other one's.
+Claim. With the nested tests at level (1 - s) alpha, everything that is said at any look is true with
+probability at least 1 - alpha: the targets reached, L as a bound on the label's probability, and U as one on
+that of every other class.
 
-Proof. Let 1 be the most probable class, 2 the next (of equal ones those of smaller number; "no class" counts as
-one). Both are determined by the probabilities alone. Let t_m <= p_1 < t_(m+1), and e(p_1) the probability that
-class 1 reaches t_(m+1) or another class reaches t_1, which the nested tests keep below (1 - s) alpha. If
+Proof. Let 1 be the most probable class, 2 the next (of equal ones those of smaller number; "no class" counts
+as one). Both are determined by the probabilities alone. Let t_m <= p_1 < t_(m+1), and e(p_1) the probability
+that class 1 reaches t_(m+1) or another class reaches t_1, which the nested tests keep below (1 - s) alpha. If
 neither happens, a label that reached a target is class 1, and it reached no more than m of them.
 
 * The label is 1 and reached less than m: L <= c <= the target after those, which is at most p_1.
@@ -28,16 +29,16 @@ neither happens, a label that reached a target is class 1, and it reached no mor
 * The label is 1 and U < p_2 at some look: U is not less than the bound that belongs to the count of class 2,
   so the probability is at most the sum of the u w_j, which is u.
 
-If p_1 >= c_m, all together is at most e(p_1) + u + v <= alpha. If p_1 < c_m, it is at most e(p_1) + a_m + u + v,
-and a_m is what e leaves of (1 - s) alpha on [t_m, c_m): e(p_1) is bounded there as follows.
+If p_1 >= c_m, all together is at most e(p_1) + u + v <= alpha. If p_1 < c_m, it is at most
+e(p_1) + a_m + u + v, and a_m is what e leaves of (1 - s) alpha on [t_m, c_m), where it is bounded as follows.
 
 * m = 0: any class reaches t_1, all having less than c_0. The boundaries exceed half of the votes, so that
   probability is Schur-convex in the probabilities (certify.sequential) and largest where as many of them as
   possible are c_0; there it is at most the sum over the classes.
 * m > 0: f_(m+1)(c_m) for class 1, and f_1(1 - t_m) for all others together.
 
-c_m lies a little below t_(m+1), where reaching it is still improbable: nearly all of (1 - s) alpha is left. The
-bounds may be read at any look, also at that at which sampling ends, however that was decided.
+c_m lies a little below t_(m+1), where reaching it is still improbable: nearly all of (1 - s) alpha is left.
+The bounds may be read at any look, also at that at which sampling ends, however that was decided.
 
 Which radius follows, and why U needs no division by the number of classes: certify.runner_up.
 """
@@ -76,9 +77,9 @@ class Gap:
 class Gaps:
     """The bounds of the module's text for one plan.
 
-    ``looks`` (J,), ``targets`` (M,), ``accept`` (M, J) and ``rule`` are those of the nested tests, made at level
-    (1 - share) alpha. ``read``: in how many gaps, from below the first target on, the leader is bounded.
-    ``classes``: how many there are, that without a vote left out.
+    ``looks`` (J,), ``targets`` (M,), ``accept`` (M, J) and ``rule`` are those of the nested tests, made at
+    level (1 - share) alpha. ``read``: in how many gaps, from below the first target on, the leader is
+    bounded. ``classes``: how many there are ("no class" is not counted).
     """
 
     def __init__(
@@ -99,7 +100,13 @@ class Gaps:
         most = (1 - share) * alpha
         ends = [0.0, *(float(t) for t in targets), None]
         self.gaps = tuple(
-            _gap(*_errors_in(m, looks, targets, accept, rule), ends[m] or 0.0, ends[m + 1], int(looks[-1]), most)
+            _gap(
+                *_errors_in(m, looks, targets, accept, rule),
+                ends[m] or 0.0,
+                ends[m + 1],
+                int(looks[-1]),
+                most,
+            )
             for m in range(min(read, len(targets) + 1))
         )
 
@@ -152,8 +159,10 @@ def _any_reaches(looks: np.ndarray, first: np.ndarray, most: float) -> float:
     return full * crossing(looks, first, most) + crossing(looks, first, max(0.0, 1 - full * most))
 
 
-def _gap(own: Callable[[float], float], others: float, low: float, target: float | None, n: int, most: float) -> Gap:
-    """The highest cap tried at which ``own`` leaves the leader's level ``most`` nearly whole; what is left."""
+def _gap(
+    own: Callable[[float], float], others: float, low: float, target: float | None, n: int, most: float
+) -> Gap:
+    """The highest cap tried at which ``own`` leaves the leader's level ``most`` nearly whole."""
     if target is None:
         return Gap(1.0, _left(most, others))
     for c in _BELOW:

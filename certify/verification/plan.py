@@ -22,18 +22,14 @@ from itertools import pairwise
 from typing import Any
 
 from certify.records import Record
-from certify.verification.ball import reach_of
+from certify.verification.ball import between_of, reach_of
 from certify.verification.independent import Work, ever_reached
+from certify.verification.rivals import share_of
+from certify.verification.sides import ROUNDING, PlanFault, Sides
 
-#: Two programmes may disagree on a probability by this share.
-ROUNDING = 1e-7
 _HALVINGS = 12
 #: More looks and targets than any plan has; the work that checking one may take (multiplications).
 _MOST, _WORK = 5000, 10**11
-
-
-class PlanFault(Exception):
-    """What is wrong with the boundaries."""
 
 
 def looks_of(options: Mapping[str, Any]) -> list[int]:
@@ -79,11 +75,16 @@ class Plan:
         self.uncontested = None if rule is None else _Rule(rule)
         self.settings = settings
         options = settings["mode_options"]
-        self.alpha = float(settings["alpha"])
+        share = share_of(settings)
+        self.alpha = float(settings["alpha"]) * (1 - share)
         self.tv = float(options.get("tv", 0.0))
         self.n_max = int(options["n_max"])
         self.error = 0.0
         self.work = Work(_WORK)
+        self.sides = None
+        if share:
+            alpha, classes = float(settings["alpha"]), int(settings["num_classes"])
+            self.sides = Sides(body["runner_up"], share=share, alpha=alpha, classes=classes)
         self._check_shape(options)
         self._check_settings(options)
 
@@ -114,6 +115,10 @@ class Plan:
                 raise PlanFault(
                     f"the boundaries at look {n} must exceed half and not fall from target to target"
                 )
+        if self.sides and (
+            len(self.sides.weights) != len(self.looks) or len(self.sides.caps) > len(self.targets) + 1
+        ):
+            raise PlanFault("the bounds on both sides are not those of these looks and targets")
         self._check_rule()
         if "p_target" in options and not abs(self.targets[0] - options["p_target"] - self.tv) <= 1e-12:
             raise PlanFault(f"the run tests p = {options['p_target']}, its boundaries {self.targets[0]}")
@@ -148,6 +153,9 @@ class Plan:
     def check_error(self, records: Sequence[Record]) -> None:
         """Bound the error of every target up to the largest claimed; PlanFault if it exceeds alpha."""
         last = max((self.claimed(r) for r in records if r.certified), default=0)
+        if self.sides:
+            self._check_gaps(self.sides)
+            last = max(last, 0)
         for m in range(min(last + 1, len(self.targets))):
             error = self._error_of_first() if m == 0 else self._error_of(m)
             self.error = max(self.error, error)
@@ -157,8 +165,24 @@ class Plan:
                     f"alpha is {self.alpha:g}"
                 )
 
+    def _check_gaps(self, sides: Sides) -> None:
+        """Below each cap, what the boundaries may say falsely and the gap's own level fit together."""
+        rule, first = self.uncontested, self.accept[0]
+        lowest = first if rule is None else [*first[:-1], min(rule.votes, first[-1])]
+        for m, (cap, level) in enumerate(zip(sides.caps, sides.levels, strict=True)):
+            if level == 0:
+                continue
+            if m == 0:
+                full = math.floor(1 / cap) if cap > 0 else 0
+                error = full * self._reached(self.looks, lowest, cap)
+                error += self._reached(self.looks, lowest, max(0.0, 1 - full * cap))
+            else:
+                error = self._other_reached(self.targets[m - 1])
+                error += self._reached(self.looks, self.accept[m], cap) if m < len(self.targets) else 0.0
+            sides.check_gap(m, self.targets, error)
+
     def claimed(self, record: Record) -> int:
-        """The target's position that a certified record claims (0 in decide mode)."""
+        """The target's position that a certified record claims (0 in decide mode; -1: none of them)."""
         target = record.details.get("target", 0)
         return target if isinstance(target, int) else len(self.targets)
 
@@ -172,8 +196,11 @@ class Plan:
                 f"it says that it ended at look {said}, its {record.samples} samples are those of look {look}"
             )
         if not record.certified:
-            return None if record.p_lower == 0.0 else f"an abstention claims p_lower = {record.p_lower:.9g}"
+            fine = record.p_lower == 0.0 and (self.sides is None or record.pb_upper == 1.0)
+            return None if fine else f"an abstention claims p_lower = {record.p_lower:.9g}"
         m, label = self.claimed(record), record.label
+        if m == -1 and self.sides and label is not None and 0 <= label < len(record.counts):
+            return self.sides.fault(record, look, 0, 0.0, self.tv) or self._radius_fault(record, m)
         if not 0 <= m < len(self.targets) or label is None or not 0 <= label < len(record.counts):
             return f"target {m} or class {label} does not exist"
         n = int(record.details.get("reached_at", record.samples))
@@ -185,6 +212,9 @@ class Plan:
         needed = self._needed(record, m, n)
         if k < needed:
             return f"{k} of {n} votes do not reach the boundary {needed} of p = {self.targets[m]:.9g}"
+        if self.sides:
+            base = self.targets[m] - self.tv
+            return self.sides.fault(record, look, m + 1, base, self.tv) or self._radius_fault(record, m)
         if not abs(record.p_lower - (self.targets[m] - self.tv)) <= 1e-12:
             return f"p_lower is {record.p_lower:.12g}, the boundary proves {self.targets[m] - self.tv:.12g}"
         return self._radius_fault(record, m)
@@ -200,8 +230,24 @@ class Plan:
 
     def _radius_fault(self, record: Record, m: int) -> str | None:
         options = self.settings["mode_options"]
+        if self.sides:
+            return self._two_sided_fault(record, m)
         asked = {"decide": [options.get("radius")], "grid": options.get("radii")}.get(self.settings["mode"])
         if asked is not None and (m >= len(asked) or record.radius != asked[m]):
+            return f"radius {record.radius:.9g} is not the one that was tested"
+        return None
+
+    def _two_sided_fault(self, record: Record, m: int) -> str | None:
+        """Tested radii: one of those asked for, proved by target m or both bounds; and the one-sided one."""
+        options, both = self.settings["mode_options"], between_of(self.settings)
+        asked = {"decide": [options.get("radius")], "grid": options.get("radii")}.get(self.settings["mode"])
+        if asked is None or both is None:
+            return None
+        alone = asked[m] if m >= 0 else 0.0
+        if record.details.get("one_sided") != alone:
+            return f"its radius without the runner-up is not the {alone:.9g} that its target proves"
+        proved = max(alone, both(record.p_lower, record.pb_upper) * (1 + 1e-12))
+        if record.radius not in asked or not alone <= record.radius <= proved:
             return f"radius {record.radius:.9g} is not the one that was tested"
         return None
 

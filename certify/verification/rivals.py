@@ -17,7 +17,6 @@ from certify.verification.independent import tail_at_most, upper_bound
 #: Agreement asked of two ways to compute the same number, and of a tail with its level.
 CLOSE = 1e-9
 _ROUNDING = 1e-6
-_MODES = ("fixed",)
 
 
 def share_of(settings: Mapping[str, Any]) -> float:
@@ -32,8 +31,6 @@ def share_faults(settings: Mapping[str, Any]) -> str | None:
         return None
     if not 0.0 < share < 1.0:
         return f"a share of {share} of alpha is said to pay for the runner-up"
-    if settings["mode"] not in _MODES:
-        return f"mode {settings['mode']!r} has no tests for the runner-up"
     if int(settings["num_classes"]) < 3 or settings.get("scores", "votes") != "votes":
         return "the runner-up is bounded among more than two classes, from votes"
     return None

@@ -43,7 +43,8 @@ def plan_of(procedure: Any) -> dict[str, Any] | None:
 
     ``targets`` are the probabilities that are tested, the noise's total variation error included.
     ``uncontested``, where there is one, is the rule of the last look beside the first boundary:
-    its votes, the rival's, and the split that proves it.
+    its votes, the rival's, and the split that proves it. ``runner_up``, where the other classes are bounded,
+    too: for each gap between targets its cap and level, the other levels, and what each look uses of them.
     """
     if hasattr(procedure, "tests"):
         tests = procedure.tests
@@ -60,4 +61,13 @@ def plan_of(procedure: Any) -> dict[str, Any] | None:
     }
     if rule is not None:
         body["uncontested"] = {"votes": rule.votes, "rival": rule.rival, "split": rule.split}
+    if procedure.runner_up:
+        gaps = procedure.gaps
+        body["runner_up"] = {
+            "caps": [float(g.cap) for g in gaps.gaps],
+            "levels": [float(g.level) for g in gaps.gaps],
+            "rivals": gaps.rival_level,
+            "apart": gaps.apart_level,
+            "weights": [float(w) for w in gaps.weights],
+        }
     return body

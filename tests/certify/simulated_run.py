@@ -24,8 +24,8 @@ SHARES = (0.35, 0.55, 0.72, 0.9, 0.99, 0.9999)
 
 
 def procedure(mode, *, alpha=ALPHA, tv=1e-9, n_max=1000, **extra):
-    extra = extra if mode == "fixed" else extra | {"n_max": n_max}
-    return make_procedure(mode, alpha=alpha, sigma=SIGMA, tv=tv, **extra, **OPTIONS[mode])
+    options = OPTIONS[mode] | extra | ({} if mode == "fixed" else {"n_max": n_max})
+    return make_procedure(mode, alpha=alpha, sigma=SIGMA, tv=tv, **options)
 
 
 def certify_votes(plan, shares=SHARES, *, repeats=2, seed=3) -> list[Record]:

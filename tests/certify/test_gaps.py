@@ -10,7 +10,7 @@ from certify.procedures import make_procedure
 from certify.radii import radius_between
 from certify.records import Status
 from certify.runner_up import rival_votes
-from certify.sequential.boundaries import plan_looks, spending
+from certify.sequential.boundaries import spending
 from certify.sequential.gaps import Gaps, look_weights
 from certify.sequential.nested import NestedTests
 from certify.sequential.uncontested import second_largest
@@ -21,8 +21,8 @@ from certify.sequential.uncontested import second_largest
 class Said:
     """P(anything false is ever said), exactly, by the law of all counts of three classes at every look.
 
-    Nothing ends the sampling: a plan that stops says less. ``counted``: only so many of the three are classes,
-    the others are samples without one.
+    Nothing ends the sampling: a plan that stops says less. ``counted``: only so many of the three are
+    classes, the others are samples without one.
     """
 
     def __init__(self, looks, targets, *, alpha, share, read, counted=3):
@@ -53,10 +53,12 @@ class Said:
 
     def false(self, p, step, best, label):
         """Where what is said of ``label`` after ``best`` targets is not true."""
-        n, counts, _, _, rival, possible, table = step
+        _, counts, _, _, rival, possible, table = step
         votes = np.where(possible, counts[label], 0)
         lower, upper = np.moveaxis(table[best][votes, np.where(possible, rival[label], 0)], -1, 0)
-        return possible & ((np.maximum(lower, self.targets[best]) > p[label]) | (upper < np.delete(p, label).max()))
+        return possible & (
+            (np.maximum(lower, self.targets[best]) > p[label]) | (upper < np.delete(p, label).max())
+        )
 
     def __call__(self, p):
         p, out, before = np.asarray(p, dtype=float), 0.0, 0
@@ -71,7 +73,9 @@ class Said:
                 law = np.where(possible, np.maximum(signal.fftconvolve(law, moves), 0), 0.0)
                 for now in np.unique(np.maximum(reached, best)):
                     for who in range(self.counted) if now > best or best == 0 else (label,):
-                        new = (np.maximum(reached, best) == now) & (leader == who if now > best or best == 0 else True)
+                        new = (np.maximum(reached, best) == now) & (
+                            leader == who if now > best or best == 0 else True
+                        )
                         part = np.where(new, law, 0.0)
                         wrong = self.false(p, step, int(now), who)
                         out += part[wrong].sum()
@@ -93,14 +97,17 @@ def simplex(steps):
             for a in range(steps + 1) for b in range(steps + 1 - a)]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=PLANS)
+@pytest.fixture(scope="module", params=[(name, share) for name in PLANS for share in (0.5, 0.1)])
 def said(request):
-    looks, targets, read = PLANS[request.param]
-    return Said(looks, targets, alpha=0.3, share=0.5, read=read)
+    (name, share) = request.param
+    looks, targets, read = PLANS[name]
+    return Said(looks, targets, alpha=0.3, share=share, read=read)
 
 
 def test_no_law_of_three_classes_is_spoken_of_falsely_more_often_than_alpha(said):
-    near = [(t - 1e-6, (1 - t) * s, (1 - t) * (1 - s) + 1e-6) for t in said.targets[1:] for s in (0.5, 0.95, 1)]
+    near = [
+        (t - 1e-6, (1 - t) * s, (1 - t) * (1 - s) + 1e-6) for t in said.targets[1:] for s in (0.5, 0.95, 1)
+    ]
     caps = [(g.cap - 1e-6, (1 - g.cap) * s, (1 - g.cap) * (1 - s) + 1e-6)
             for g in said.gaps.gaps if g.level > 0 for s in (0.5, 0.95, 1)]  # fmt: skip
     found = [said(p) for p in [*simplex(12), *near, *caps, (0.5, 0.5, 0), (0.499, 0.499, 0.002)]]
@@ -121,6 +128,12 @@ def test_climbing_to_the_worst_law_stays_below_alpha(said):
                 size *= 0.9
         worst = max(worst, best)
     assert 0.1 < worst <= 0.3
+
+
+def test_alpha_would_break_if_classes_were_not_told_apart(monkeypatch):
+    monkeypatch.setattr("certify.sequential.gaps.told_apart", lambda *votes, **level: True)
+    looks, targets, read = PLANS["one target, as decide"]
+    assert Said(looks, targets, alpha=0.3, share=0.1, read=read)((1 / 3, 1 / 3, 1 / 3)) > 0.4
 
 
 def test_samples_without_a_class_are_no_way_around_alpha():

@@ -268,6 +268,7 @@ def test_the_second_arithmetic_imports_nothing_of_the_first():
         "certify.verification.carried",
         "certify.verification.rivals",
         "certify.verification.settings",
+        "certify.verification.sides",
         "certify.store",
     }
     for name in (
@@ -281,6 +282,7 @@ def test_the_second_arithmetic_imports_nothing_of_the_first():
         "replay",
         "ball",
         "rivals",
+        "sides",
         "settings",
         "soft",
         "dense",
