@@ -17,6 +17,7 @@ from typing import Any
 
 import attack_page
 import denoiser_page
+import runner_up_page
 from common import RESULTS, table
 
 HERE = Path(__file__).parent
@@ -29,6 +30,7 @@ def main() -> None:
         ("benchmarks_template.md", "benchmarks.md", tool_figures),
         ("population_template.md", "population.md", population),
         ("denoisers_template.md", "denoisers.md", denoiser_page.figures),
+        ("runner_up_template.md", "runner-up.md", runner_up_page.figures),
     ):
         text = (HERE / template).read_text()
         (DOCS / page).write_text(

@@ -1,4 +1,4 @@
-"""Radii from class probabilities: four theorems and one formula that is not one.
+"""Radii from class probabilities: five theorems and one formula that is not one.
 
 Notation: the smoothed classifier has scores u_c(x) = E f_c(x + sigma Z), Z ~ N(0, I_d), with
 f_c in [0, 1]; A is the top class, pA = u_A, pB the largest other score, gap = pA - pB. ``sigma``
@@ -133,6 +133,10 @@ def _cohen(p_a, p_b, sigma, dim):
     return _down(np.where(p_a > p_b, sigma / 2 * (top - other - lost), 0.0) + 0.0 * dim)
 
 
+def _one_sided(p_a, p_b, sigma, dim):
+    return _down(np.where((p_a > 0.5) & (p_a > p_b), sigma * special.ndtri(p_a), 0.0) + 0.0 * dim)
+
+
 def _margin(p_a, p_b, sigma, dim):
     # Phi^-1((1 + gap) / 2): from the gap itself where it is small, from what is missing to 1 where that is.
     gap, rest = np.nextafter(p_a - p_b, -1.0), np.nextafter((1 - p_a) + p_b, 2.0)
@@ -165,6 +169,15 @@ RADII: dict[str, RadiusFormula] = {
             "Cohen, Rosenfeld, Kolter, ICML 2019, Theorem 1 (Neyman-Pearson)",
             True,
             _cohen,
+        ),
+        RadiusFormula(
+            "one_sided",
+            "Cohen et al., one bound",
+            "sigma Phi^-1(pA)",
+            "the same with pB <= 1 - pA in place of a bound on pB: the radius of published tables",
+            "Cohen, Rosenfeld, Kolter, ICML 2019, Theorem 1 with pB := 1 - pA, as their code certifies",
+            True,
+            _one_sided,
         ),
         RadiusFormula(
             "margin",

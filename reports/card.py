@@ -29,6 +29,8 @@ def card(evidence: Evidence) -> str:
         lines.append(f"| {row.radius:g} | {proved} | {left} |")
     lines += ["", f"Mean {evidence.say.certified} radius: {radius_down(evidence.run.mean_radius())}. "
               f"{words.sandwich_sentence(evidence)}", ""]  # fmt: skip
+    if evidence.two_sided:
+        lines += [words.one_sided_sentence(evidence), ""]
     for row in tables.attack_rows(evidence):
         preset = markdown(row["preset"])
         lines.append(

@@ -22,6 +22,7 @@ from certify.chances import error_probability
 from certify.files.text import printable
 from certify.radii import formula_table
 from certify.records import Estimate, Record, Run, Status, robust_low
+from certify.runner_up import share_of
 from reports.attack_groups import AttackGroup, established, grouped
 from reports.vocabulary import CLAIMED, PROVED, Vocabulary
 
@@ -90,6 +91,11 @@ class Evidence:
     def imported(self) -> bool:
         """Whether the records were copied from another tool's log."""
         return bool(self.settings.get("imported"))
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether the run bounded the runner-up, so that its radii are not those of published tables."""
+        return share_of(self.settings) > 0
 
     @property
     def say(self) -> Vocabulary:

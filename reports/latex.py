@@ -104,6 +104,8 @@ def latex(evidence: Evidence) -> str:
         lines.append(" & ".join(cells) + r" \\")
     lines += ["\\bottomrule", "\\end{tabular}"]
     mean = f"Mean {say.certified} radius {radius_down(evidence.run.mean_radius())}."
+    if evidence.two_sided:
+        mean = words.one_sided_sentence(evidence)
     lines += [f"\\par\\smallskip\\footnotesize {escape(mean)}", "\\end{table}", ""]
     return "\n".join(lines)
 

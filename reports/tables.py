@@ -173,7 +173,7 @@ def input_rows(evidence: Evidence) -> list[list[Any]]:
     """One row per input for the page's table, in the order of ``INPUT_COLUMNS``."""
     wrong = evidence.wrong(smoothed=True)
     rows = []
-    for p in evidence.points:
+    for p, alone in zip(evidence.points, evidence.run.one_sided(), strict=True):
         r = p.record
         rows.append(
             [
@@ -182,6 +182,7 @@ def input_rows(evidence: Evidence) -> list[list[Any]]:
                 evidence.class_name(r.label) if r.certified else "–",
                 str(r.status),
                 _shown_radius(evidence, r) if r.certified else None,
+                *([float(radius_down(alone, 4)) if r.certified else None] if evidence.two_sided else []),
                 None if p.distance is None else float(distance_up(p.distance, 4)),
                 float(radius_down(r.p_lower, 5)) if r.certified else None,
                 r.samples,
@@ -200,7 +201,10 @@ def _shown_radius(evidence: Evidence, record: Record) -> float:
 def input_columns(evidence: Evidence) -> list[tuple[str, str]]:
     """``INPUT_COLUMNS`` in the words of this run."""
     word = evidence.say.certified.capitalize()
-    return [(name.replace("Certified", word), kind) for name, kind in INPUT_COLUMNS]
+    found = [(name.replace("Certified", word), kind) for name, kind in INPUT_COLUMNS]
+    if evidence.two_sided:
+        found.insert(5, ("One-sided radius", "n"))
+    return found
 
 
 #: Heading and kind ("n" for numbers) of each column of ``input_rows``.

@@ -28,7 +28,7 @@
   const names = heads.map((th) => th.textContent.trim());
   const numeric = heads.map((th) => th.classList.contains("n"));
   const [RADIUS, VERDICT] = ["Certified radius", "Verdict"].map((n) => names.indexOf(n));
-  const DIGITS = { [RADIUS]: 4, [names.indexOf("Attack distance")]: 4, [names.indexOf("pA at least")]: 5 };
+  const DIGITS = { [RADIUS]: 4, [names.indexOf("Attack distance")]: 4, [names.indexOf("One-sided radius")]: 4, [names.indexOf("pA at least")]: 5 };
   const CHIP = { proof: "good", "claim of the log": "none", counterexample: "bad", inconclusive: "none" };
   const SIZE = 50;
   const PRINTED = 500; // rows on paper; certificates.csv has them all

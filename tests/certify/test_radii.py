@@ -22,6 +22,7 @@ def test_sharpest_first_on_a_million_pairs():
     value = {name: f.radius(p_a, p_b, 0.5, 10) for name, f in RADII.items()}
     slack = 1e-11
     assert (value["cohen"] >= value["margin"] - slack).all()
+    assert (value["margin"] >= value["one_sided"] - slack).all()
     assert (value["margin"] >= value["lipschitz"] - slack).all()
     np.testing.assert_allclose(value["lipschitz"], math.sqrt(20 * math.pi) * value["dimension"], rtol=1e-12)
 
@@ -102,6 +103,8 @@ def exact_radius(name, p_a, p_b, sigma, dim):
         a, b, s = mpmath.mpf(p_a), mpmath.mpf(p_b), mpmath.mpf(sigma)
         if name == "cohen":
             return s / 2 * mpmath.sqrt(2) * (mpmath.erfinv(2 * a - 1) - mpmath.erfinv(2 * b - 1))
+        if name == "one_sided":
+            return max(mpmath.mpf(0), s * mpmath.sqrt(2) * mpmath.erfinv(2 * a - 1))
         if name == "margin":
             return s * mpmath.sqrt(2) * mpmath.erfinv(a - b)
         if name == "lipschitz":
