@@ -70,6 +70,7 @@ class Decide:
         return self.p_target if reached else 0.0
 
     def reached_at_the_end(self, votes: int, second: int) -> int:
+        """How many targets such counts of the two leading classes reach at the last look."""
         test, rule = self.test, self.test.uncontested
         return int(votes >= test.accept[-1] or (rule is not None and rule.certifies(votes, second)))
 

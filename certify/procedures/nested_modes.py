@@ -114,6 +114,7 @@ class Grid:
         return self.p_targets[reached - 1] if reached else 0.0
 
     def reached_at_the_end(self, votes: int, second: int) -> int:
+        """How many targets such counts of the two leading classes reach at the last look."""
         return self.tests.reached(len(self.tests.looks) - 1, votes, second)
 
     def by_both(self, bounds: tuple[float, float], best: int) -> int:
@@ -224,6 +225,7 @@ class Radius:
         return self.proved(reached)[0] if reached else 0.0
 
     def reached_at_the_end(self, votes: int, second: int) -> int:
+        """How many targets such counts of the two leading classes reach at the last look."""
         return self.tests.reached(len(self.tests.looks) - 1, votes, second)
 
     def tested(self, bounds: tuple[float, float], best: int) -> tuple[float | None, dict[str, float]]:
