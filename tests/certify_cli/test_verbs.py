@@ -167,6 +167,7 @@ def test_formulas_flag_the_printed_one(cli, checkpoint, run):
     rows = json.loads(done.stdout)["formulas"][0]["radii"]
     assert {row["name"]: row["sound"] for row in rows} == {
         "cohen": True, "margin": True, "lipschitz": True, "dimension": True, "as_printed": False,
+        "one_sided": True,
     }  # fmt: skip
 
 
