@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from certify.bounds import binomial_interval, binomial_lower
-from certify.radii import RADII
+from certify.radii import RADII, radius_between, radius_down
+from certify.runner_up import leader_lower, rivals_upper
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -94,3 +95,22 @@ def test_the_arithmetic_of_a_large_run():
 def test_the_gate_that_ninety_of_a_hundred_pass():
     low, _ = binomial_interval(90, 100, 0.05)
     assert f"may well be {np.ceil(low * 100) / 100:.2f}" in page("ci")
+
+
+def test_the_radii_of_single_inputs_and_what_the_second_bound_costs():
+    text = page("runner-up")
+    rows = [line.strip("|").split("|") for line in text.split("\n") if re.match(r"\| (2|10+) \| [01]", line)]
+    assert len(rows) == 8
+    n = 100_000
+    for classes, leader, rival, alone, both in ([cell.strip() for cell in row] for row in rows):
+        k, m = round(float(leader) * n), round(float(rival) * n)
+        one = radius_down(binomial_lower(k, n, 1e-3), 1.0)
+        two = radius_between(leader_lower(k, n, 1e-3), rivals_upper(m, n, 1e-3), 1.0)
+        assert alone == (f"{int(one * 1000) / 1000:.3f}" if one else "abstains")
+        assert both == f"{int((two if int(classes) > 2 else one) * 1000) / 1000:.3f}"
+    lost = [
+        radius_down(binomial_lower(k, k, 1e-3), 1.0) - radius_down(binomial_lower(k, k, 0.99e-3), 1.0)
+        for k in range(10, 400)
+    ]
+    assert 0.0012 < max(lost) <= 0.0013
+    assert "at most 0.0013 sigma" in text.replace("\n", " ")
