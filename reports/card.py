@@ -21,11 +21,15 @@ def card(evidence: Evidence) -> str:
         lines += [f"**This run is invalid: {words.sandwich_sentence(evidence)}**", ""]
     rows = tables.accuracy_rows(evidence)
     after = words.after_attack(evidence)
-    heads = ("radius", evidence.say.certified, "95 % interval", after.lower())
-    lines += [f"| {' | '.join(heads)} |", "| ---: | ---: | ---: | ---: |"]
+    part = any(row.confronted for row in rows)
+    beside = (words.same_inputs(evidence).lower(),) if part else ()
+    heads = ("radius", evidence.say.certified, "95 % interval", *beside, after.lower())
+    lines += [f"| {' | '.join(heads)} |", f"| {' | '.join(['---:'] * len(heads))} |"]
     for row in rows:
         left = percent_up(row.attacked.value) if row.attacked else "–"
         proved = f"{percent_down(row.proved.value)} | {percent_interval(row.proved)}"
+        if part:
+            proved += f" | {percent_down(row.confronted.value) if row.confronted else '–'}"
         lines.append(f"| {row.radius:g} | {proved} | {left} |")
     lines += ["", f"Mean {evidence.say.certified} radius: {radius_down(evidence.run.mean_radius())}. "
               f"{words.sandwich_sentence(evidence)}", ""]  # fmt: skip

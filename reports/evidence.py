@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,8 @@ from reports.vocabulary import CLAIMED, PROVED, Vocabulary
 
 #: Confidence level of every interval over inputs (the certificates have their own alpha).
 LEVEL = 0.95
+#: What is known of an input at one radius, in the order of the bars.
+VERDICTS = ("proof", "inconclusive", "not attacked", "counterexample")
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,11 @@ class Evidence:
         return self.classes[label] if 0 <= label < len(self.classes) else str(label)
 
     # certificates -------------------------------------------------------------------------
+
+    def on(self, inputs: Collection[int]) -> Evidence:
+        """The same evidence about these inputs alone."""
+        kept = [r for r in self.run if r.index in inputs]
+        return replace(self, run=Run(kept, self.settings, self.run.guarantee))
 
     def number(self, status: Status | str) -> int:
         return sum(r.status == status for r in self.run)
@@ -260,6 +267,16 @@ class Evidence:
         """Certified balls attacked from inside."""
         return sum(len(g.outcomes) for g in self.groups if g.inside)
 
+    @cached_property
+    def confronted(self) -> Evidence:
+        """The evidence about the inputs that were attacked, so that certificate and attack share every input.
+
+        Those attacked on the smoothed classifier; where there are none, those attacked on the base model;
+        without any attack all inputs.
+        """
+        inputs = self.attacked(smoothed=True) or self.attacked(smoothed=False)
+        return self.on(inputs) if inputs and inputs != self.by_index.keys() else self
+
     def attack_reach(self, *, smoothed: bool) -> float:
         """The largest distance the attacks searched; infinite for a minimal-distance attack."""
         reach = 0.0
@@ -299,20 +316,27 @@ class Evidence:
     # verdict ------------------------------------------------------------------------------
 
     def verdict(self, radius: float) -> dict[str, int]:
-        """Inputs by verdict at ``radius``: proof, counterexample, inconclusive; they add up.
+        """Inputs by verdict at ``radius``; the four numbers add up to all inputs.
 
         Proof: certified with the true label at this radius. Counterexample: a confirmed attack
         on the smoothed classifier at this distance or less, or a certificate for a wrong label.
+        Inconclusive: attacked, and neither. Not attacked: neither, and no attack looked beyond a
+        certified ball.
         """
-        tally = {"proof": 0, "counterexample": 0, "inconclusive": 0}
-        wrong = self.wrong(smoothed=True)
-        for p in self.points:
-            tally[verdict_of(p, radius, clean_error=p.record.index in wrong)] += 1
-        return tally
+        found = self.verdicts(radius)
+        return {kind: found.count(kind) for kind in VERDICTS}
+
+    def verdicts(self, radius: float) -> list[str]:
+        """The verdict of every input at ``radius``, in input order."""
+        wrong, tried = self.wrong(smoothed=True), self.attacked(smoothed=True)
+        return [
+            verdict_of(p, radius, clean_error=p.record.index in wrong, attacked=p.record.index in tried)
+            for p in self.points
+        ]
 
 
-def verdict_of(point: Point, radius: float, *, clean_error: bool = False) -> str:
-    """Proof, counterexample or inconclusive for one input at one radius."""
+def verdict_of(point: Point, radius: float, *, attacked: bool, clean_error: bool = False) -> str:
+    """One of ``VERDICTS`` for one input at one radius."""
     record = point.record
     if record.certified and record.correct is not False and record.radius >= radius:
         return "proof"
@@ -320,7 +344,7 @@ def verdict_of(point: Point, radius: float, *, clean_error: bool = False) -> str
         return "counterexample"
     if clean_error or (point.distance is not None and point.distance <= radius):
         return "counterexample"
-    return "inconclusive"
+    return "inconclusive" if attacked else "not attacked"
 
 
 def _estimate(k: int, n: int, at: float) -> Estimate:

@@ -33,6 +33,8 @@ def page(evidence: Evidence, figures: Mapping[str, Figure]) -> str:
             evidence=evidence,
             headline=words.headline(evidence),
             after_attack=words.after_attack(evidence),
+            same_inputs=words.same_inputs(evidence),
+            kinds=tables.verdict_kinds(evidence),
             sandwich_sentence=words.sandwich_sentence(evidence),
             says=words.guarantee_says(evidence),
             omits=words.guarantee_omits(evidence),

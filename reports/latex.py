@@ -82,22 +82,25 @@ def latex(evidence: Evidence) -> str:
         f"$n={len(evidence.run)}$ inputs, $\\sigma={evidence.sigma:g}$, $\\alpha={evidence.alpha:g}$, "
         f"{escape(norm_name(evidence.norm))} radius"
     )
-    attacked = any(row.attacked for row in rows)
+    attacked, part = any(row.attacked for row in rows), any(row.confronted for row in rows)
     lines = [
         "% Needs \\usepackage{booktabs}. Radii and shares are rounded down, attacked ones up.",
         "\\begin{table}[t]",
         "\\centering",
         f"\\caption{{{what} of {escape(evidence.name)} ({settings}), "
         "with 95\\,\\% Clopper--Pearson intervals.}",
-        f"\\begin{{tabular}}{{r rr{' rr' if attacked else ''}}}",
+        f"\\begin{{tabular}}{{r rr{' r' if part else ''}{' rr' if attacked else ''}}}",
         "\\toprule",
         f"Radius & {say.certified.capitalize()} & Interval"
+        + (f" & {escape(words.same_inputs(evidence))}" if part else "")
         + (f" & {escape(words.after_attack(evidence))} & Interval" if attacked else "")
         + r" \\",
         "\\midrule",
     ]
     for row in rows:
         cells = [f"{row.radius:g}", escape(percent_down(row.proved.value)), _interval(row.proved)]
+        if part:
+            cells.append(escape(percent_down(row.confronted.value)) if row.confronted else "--")
         if attacked:
             known = row.attacked
             cells += [escape(percent_up(known.value)), _interval(known)] if known else ["--", "--"]

@@ -19,7 +19,7 @@ from reports.evidence import Evidence
 from reports.html import page
 from reports.latex import latex
 from reports.opening import opened
-from reports.plots.accuracy import accuracy
+from reports.plots.accuracy import accuracy, certified
 from reports.plots.histogram import histogram
 from reports.plots.maps import maps
 from reports.plots.outcome import outcome
@@ -80,5 +80,5 @@ def _parts(stored: Any) -> segmentation.Parts:
 
 def draw(evidence: Evidence) -> Mapping[str, Figure]:
     """The figures this run has evidence for, by name."""
-    found = [f(evidence) for f in (accuracy, outcome, sandwich, histogram, plane)] + maps(evidence)
+    found = [f(evidence) for f in (accuracy, outcome, certified, sandwich, histogram, plane)] + maps(evidence)
     return {figure.name: figure for figure in found if figure is not None}

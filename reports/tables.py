@@ -14,16 +14,20 @@ from certify.radii import RADII
 from certify.records import Estimate, Record, Run, Status, median_distance
 from certify.store.logs import printed_radius
 from reports.attack_groups import AttackGroup
-from reports.evidence import LEVEL, Evidence, verdict_of
+from reports.evidence import LEVEL, VERDICTS, Evidence
 from reports.numbers import distance_up, radius_down
 
 
 @dataclass(frozen=True)
 class AccuracyRow:
-    """One radius: what was proved, what is left after the attacks, and the three verdicts."""
+    """One radius: what was proved, what is left after the attacks, and the verdicts.
+
+    ``confronted``: what was proved of the attacked inputs alone, where not all were attacked.
+    """
 
     radius: float
     proved: Estimate
+    confronted: Estimate | None
     attacked: Estimate | None
     verdict: Mapping[str, int]
 
@@ -50,11 +54,20 @@ def accuracy_rows(evidence: Evidence) -> list[AccuracyRow]:
     radii = evidence.radii
     reach = evidence.attack_reach(smoothed=True)
     attacked = evidence.attacked_accuracy(radii, smoothed=True)
+    same = evidence.confronted.certified_accuracy(radii) if evidence.confronted is not evidence else None
     rows = []
     for i, proved in enumerate(evidence.certified_accuracy(radii)):
         known = attacked[i] if attacked and radii[i] <= reach else None
-        rows.append(AccuracyRow(radii[i], proved, known, evidence.verdict(radii[i])))
+        shared = same[i] if same and known else None
+        rows.append(AccuracyRow(radii[i], proved, shared, known, evidence.verdict(radii[i])))
     return rows
+
+
+def verdict_kinds(evidence: Evidence) -> list[str]:
+    """The verdicts that a page has to name: of the two open ones those that some input has."""
+    tallies = [evidence.verdict(radius) for radius in {*evidence.radii, evidence.headline_radius}]
+    open_kinds = ("inconclusive", "not attacked")
+    return [kind for kind in VERDICTS if kind not in open_kinds or any(t[kind] for t in tallies)]
 
 
 def formula_rows(evidence: Evidence) -> list[FormulaRow]:
@@ -171,9 +184,9 @@ def class_rows(evidence: Evidence) -> list[ClassRow]:
 
 def input_rows(evidence: Evidence) -> list[list[Any]]:
     """One row per input for the page's table, in the order of ``INPUT_COLUMNS``."""
-    wrong = evidence.wrong(smoothed=True)
+    verdicts = evidence.verdicts(evidence.headline_radius)
     rows = []
-    for p, alone in zip(evidence.points, evidence.run.one_sided(), strict=True):
+    for p, alone, verdict in zip(evidence.points, evidence.run.one_sided(), verdicts, strict=True):
         r = p.record
         rows.append(
             [
@@ -186,7 +199,7 @@ def input_rows(evidence: Evidence) -> list[list[Any]]:
                 None if p.distance is None else float(distance_up(p.distance, 4)),
                 float(radius_down(r.p_lower, 5)) if r.certified else None,
                 r.samples,
-                evidence.say.verdict(verdict_of(p, evidence.headline_radius, clean_error=r.index in wrong)),
+                evidence.say.verdict(verdict),
             ]
         )
     return rows

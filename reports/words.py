@@ -96,25 +96,37 @@ def one_sided_sentence(evidence: Evidence) -> str:
 
 def _attack_sentence(evidence: Evidence, radius: float) -> str:
     tally, n = evidence.verdict(radius), len(evidence.run)
-    left = percent_up(tally["inconclusive"] / n)
+    open_inputs = tally["inconclusive"] + tally["not attacked"]
+    left = percent_up(open_inputs / n)
     if not evidence.attacked(smoothed=True) and evidence.challenged:
         return (
             f"{count(evidence.challenged)} certified balls were attacked from inside and held. Beyond them "
-            "nothing was tried: what is neither proved right nor certified with a wrong class is "
-            "inconclusive."
+            "nothing was tried: what is neither proved right nor certified with a wrong class is open."
         )
     if not evidence.attacked(smoothed=True):
         return (
             "The smoothed classifier has not been attacked: what is neither proved right nor certified with "
-            "a wrong class is inconclusive."
+            "a wrong class is open."
         )
     broken = (
         "Counterexamples (wrong class, or a confirmed attack on the smoothed classifier within "
         f"{radius_down(radius, 2)}) are known for {percent_up(tally['counterexample'] / n)}."
     )
-    if not tally["inconclusive"]:
+    if not open_inputs:
         return broken
-    return f"{broken} The remaining {left} are inconclusive: neither proved nor broken."
+    return f"{broken} The remaining {left} are open: {_open_parts(tally)}."
+
+
+def _open_parts(tally: Mapping[str, int]) -> str:
+    """Why inputs are open: attacked without a result, or not attacked."""
+    told = {
+        "inconclusive": "attacked and neither proved nor broken",
+        "not attacked": "neither proved nor attacked",
+    }
+    parts = [(tally[kind], text) for kind, text in told.items() if tally[kind]]
+    if len(parts) == 1:
+        return parts[0][1]
+    return ", ".join(f"{count(number)} {text}" for number, text in parts)
 
 
 def comparison_sentence(pair: Pair, radius: float) -> str:
@@ -149,6 +161,11 @@ def after_attack(evidence: Evidence) -> str:
     """Heading of the attacked accuracy: how many inputs it is about, where not all were attacked."""
     tried = len(evidence.attacked(smoothed=True))
     return "After attack" if tried in (0, len(evidence.run)) else f"After attack, {count(tried)} inputs"
+
+
+def same_inputs(evidence: Evidence) -> str:
+    """Heading of what was proved of the attacked inputs alone."""
+    return f"{evidence.say.proved.capitalize()}, the same {count(len(evidence.attacked(smoothed=True)))}"
 
 
 def sandwich_sentence(evidence: Evidence) -> str:

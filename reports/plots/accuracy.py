@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 from certify.records import Estimate
 from reports.attack_groups import norm_name
@@ -13,7 +14,12 @@ from reports.svg import Axes, Figure, Pair, ticks
 
 
 def accuracy(evidence: Evidence) -> Figure:
-    """The share proved correct (with its pointwise band) below, the share not yet broken above."""
+    """The share proved correct (with its pointwise band) below, the share not yet broken above.
+
+    All curves are about the same inputs: where only some were attacked, about those. So the certified
+    curve lies above the attacked one only where a certificate is contradicted.
+    """
+    evidence = evidence.confronted
     extent = _extent(evidence)
     proved = evidence.certified_accuracy(corners([r.radius for r in evidence.run if r.certified], extent))
     title = f"{evidence.say.certified.capitalize()} and attacked accuracy"
@@ -21,8 +27,8 @@ def accuracy(evidence: Evidence) -> Figure:
     axes = Axes(fig, 52, 34, 552, 340, (0.0, extent), (0.0, 1.0))
 
     attacked = _attacked(evidence, extent, smoothed=True)
-    if attacked and evidence.attacked(smoothed=True) == evidence.by_index.keys():
-        _zone_above(axes, attacked)  # with fewer attacked inputs the two curves do not share a scale
+    if attacked:
+        _zone_above(axes, attacked)
     _area(axes, proved)
     axes.frame(
         label_of_radius(evidence),
@@ -37,9 +43,25 @@ def accuracy(evidence: Evidence) -> Figure:
         _band(axes, attacked, "band-counter")
         _curve(axes, attacked, "line-counter")
     base = _attacked(evidence, extent, smoothed=False)
-    if base:
+    if base and has_base_curve(evidence):
         _curve(axes, base, "line-base")
     return fig
+
+
+def certified(evidence: Evidence) -> Figure | None:
+    """The certified curve of all inputs, where the first figure shows the attacked ones only."""
+    if evidence.confronted is evidence:
+        return None
+    untouched = replace(evidence, attacks=[])
+    return replace(
+        accuracy(untouched), name="certified", title=f"{evidence.say.accuracy.capitalize()}, all inputs"
+    )
+
+
+def has_base_curve(evidence: Evidence) -> bool:
+    """Whether the base model was attacked on every input that the first figure is about."""
+    shown = evidence.confronted
+    return shown.attacked(smoothed=False) == shown.by_index.keys() != set()
 
 
 def label_of_radius(evidence: Evidence) -> str:

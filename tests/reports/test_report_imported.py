@@ -67,7 +67,7 @@ def test_no_part_of_its_report_says_proved(tmp_path, compared):
 def test_its_radii_stand_in_the_table_as_the_log_prints_them(tmp_path):
     rows = input_rows(Evidence.of(imported(tmp_path)))
     assert [row[4] for row in rows[:4]] == [0.289, 0.175, 0.356, 0.378]
-    assert {row[-1] for row in rows} == {"claim of the log", "inconclusive", "counterexample"}
+    assert {row[-1] for row in rows} == {"claim of the log", "not attacked", "counterexample"}
 
 
 def test_a_comparison_with_a_log_claims(tmp_path):
