@@ -62,8 +62,9 @@ class Denoised(nn.Module):
         _check_parts(model, denoiser)
         self.denoiser = denoiser
         self.model = model
-        #: Where the denoiser came from, for whoever opened it from a file.
-        self.source: str | None = None
+        #: Where the denoiser came from, for whoever opened it from a file. Names that begin so are no
+        #: part of what a model is: the same denoiser from another place decides alike.
+        self.certify_source: str | None = None
         self.told = takes_sigma(denoiser)
         self.sigma = level_told(denoiser, sigma)
         # Not train(False): that would switch the caller's own modules.

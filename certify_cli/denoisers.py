@@ -114,7 +114,7 @@ def behind(
     if sigma is None and len(known) == 1:
         sigma = known[0]
     found = certify.denoised(network, denoiser, sigma=told or sigma)
-    found.source = name if is_file(name) else None
+    found.certify_source = name if is_file(name) else None
     return found, sigma
 
 

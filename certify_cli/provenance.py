@@ -73,7 +73,7 @@ def _taken(network: Any) -> dict[str, Any]:
 
     source = None
     if isinstance(network, Denoised):
-        source, network = network.source, network.model
+        source, network = network.certify_source, network.model
     loaded = getattr(network, "certify_loaded", None)
     found: dict[str, Any] = {"loaded": loaded.to_json()} if loaded is not None and loaded.lines() else {}
     normalise = getattr(network, "certify_normalise", None)
@@ -89,7 +89,9 @@ def short_denoiser(model: Any) -> str | None:
     if found is None:
         return None
     header = getattr(found.denoiser, "certify_header", None)
-    return Path(found.source).stem if found.source else header.architecture if header else "denoised"
+    if found.certify_source:
+        return Path(found.certify_source).stem
+    return header.architecture if header else "denoised"
 
 
 def default_directory(

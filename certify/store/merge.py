@@ -120,7 +120,12 @@ def _refuse_unfinished(shard: StoredRun) -> None:
 
 
 def _refuse_gaps(stored: Sequence[StoredRun]) -> None:
-    """Shards that say which part they are (``environment.shard`` = "i/n") must be all n parts."""
+    """Shards that say which part they are (``environment.shard`` = "i/n") must be all n parts.
+
+    Unless a run that is no shard holds all that they hold: then nothing is missing.
+    """
+    if any(_holds_all(run, stored) for run in stored):
+        return
     named: dict[str, set[str]] = {}
     for shard in stored:
         for session in shard.sessions:
@@ -150,6 +155,14 @@ def _refuse_gaps(stored: Sequence[StoredRun]) -> None:
             why=f"given: {', '.join(f'{i}/{n}' for i in sorted(parts))}",
             remedy="run and name the missing shards",
         )
+
+
+def _holds_all(run: StoredRun, stored: Sequence[StoredRun]) -> bool:
+    """Whether ``run``, in no session a shard, holds every input of the others."""
+    if any((session.get("environment") or {}).get("shard") is not None for session in run.sessions):
+        return False
+    held = {record.index for record in run.run}
+    return all(record.index in held for other in stored for record in other.run)
 
 
 def _refuse_contradiction(stored: Sequence[StoredRun]) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 import certify
 from certify.checkpoints import model_digest
+from certify.contents import module_contents
 from certify.denoising import Denoised, behind_denoiser
 from certify.errors import (
     InvalidModel,
@@ -435,3 +436,23 @@ def test_no_certified_ball_of_a_hundred_is_broken_by_attacks_through_the_denoise
     found = challenge(g, run, test.x, ids=test.ids.tolist(), seed=4)
     assert len(found) >= 100
     assert not run.contradictions(found)
+
+
+def test_where_a_denoiser_came_from_is_no_part_of_its_identity():
+    class Named(nn.Module):
+        """A network whose code loads the name ``source``, as one from a file does for its messages."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.source = "a name"
+
+        def forward(self, x):
+            assert self.source
+            return x.flatten(1)[:, :3]
+
+    model = certify.denoised(Named().eval(), nn.Identity().eval())
+    before = module_contents(model)
+    model.certify_source = "/somewhere/d.pt"
+    assert module_contents(model) == before
+    model.model.source = "another"
+    assert module_contents(model) != before

@@ -27,6 +27,16 @@ def test_merged_shards_are_the_run_itself(tmp_path):
     assert not (tmp_path / "less").exists()
 
 
+def test_a_whole_run_beside_one_of_its_shards_lacks_nothing(tmp_path):
+    whole = fill(tmp_path / "whole", range(6))
+    fill(tmp_path / "s0", range(0, 6, 2), environment={"shard": "1/2"})
+    assert records_digest(merge([tmp_path / "whole", tmp_path / "s0"], tmp_path / "out")) == whole
+    fill(tmp_path / "part", range(1, 6))
+    for other in ("part", "s0"):
+        with pytest.raises(RunConflict, match="only 1 of 2 shards"):
+            merge([tmp_path / "s0", tmp_path / other], tmp_path / "less")
+
+
 def test_merge_refuses_what_does_not_belong_together(tmp_path):
     fill(tmp_path / "a", [0, 1])
     fill(tmp_path / "b", [2], alpha=0.01)

@@ -245,7 +245,6 @@ def test_a_denoiser_is_not_certified_as_a_model(models):
     assert "is a denoiser" in found.stderr or "for denoising" in found.stderr
 
 
-@pytest.mark.xfail(reason="level 3 takes the place of an ONNX file behind a denoiser for part of the model")
 def test_stability_needs_gradients_and_says_so_for_onnx(models, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
