@@ -45,6 +45,11 @@ def exactly(value: float) -> str:
     return text if float(text) == value else repr(float(value))
 
 
+def percent(share: float) -> str:
+    """A share that a statement is about, in percent and exactly: "0.1 %" for 0.001."""
+    return f"{(Decimal(repr(float(share))) * 100).normalize():f} %"
+
+
 def error_probability(settings: Mapping[str, Any]) -> float:
     """The probability that one certificate of a run is wrong: its alpha, and that of a transfer beside it."""
     carried = settings.get("transfer") or {}

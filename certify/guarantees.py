@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from certify.audits import POPULATION_SENTENCE, SENTENCE, TWO_SIDED_SENTENCE
-from certify.chances import at_least
+from certify.chances import at_least, percent
 from certify.denoising import what_is_certified
 from certify.seeds import BITS, Seed
 
@@ -40,9 +40,9 @@ def of_pixels(g: SmoothedSegmentation, procedure: PixelTests, seed: Seed) -> str
     return (
         f"For each image separately, {promise(procedure.alpha)}, the smoothed segmentation of "
         f"{what_is_certified(g.model)} (sigma = {g.sigma_scale:g}, {law.label}, {g.classifier.dtype}) "
-        "gives every certified pixel of the "
-        f"image, all of them together, its certified class at {law.reach(g.grid)} within the certified "
-        f"l{g.norm} distance of the image. That probability is each tried image's; it is no error rate among "
+        f"gives every certified pixel of the image, {all_but(procedure.tolerate)}, its certified class at "
+        f"{law.reach(g.grid)} within the certified l{g.norm} distance of the image. That probability is each "
+        "tried image's; it is no error rate among "
         f"the certified ones. {origin(seed)} {procedure.guarantee()} Pixels that are not certified abstain."
         f"{SENTENCE}"
     )
@@ -61,6 +61,13 @@ def of_population(g: Smoothed, plan: Plan, seed: Seed) -> str:
         f"and stays right at {law.reach(g.grid)} within the stated l2 distance{one}. {origin(seed)} "
         f"{plan.guarantee()}{POPULATION_SENTENCE}"
     )
+
+
+def all_but(tolerate: float) -> str:
+    """Of how many certified pixels of an image a guarantee speaks together."""
+    if not tolerate:
+        return "all of them together"
+    return f"all of them together but at most {percent(tolerate)} of the image's pixels"
 
 
 def promise(alpha: float) -> str:

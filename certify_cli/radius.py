@@ -70,6 +70,12 @@ def radius(
         str | None,
         typer.Option("--correction", help="segmentation: holm (default with --radius) or bonferroni."),
     ] = None,
+    tolerate: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerate", help="segmentation: share of an image's pixels that may be certified wrongly."
+        ),
+    ] = None,
     n0: Annotated[int | None, typer.Option("--n0", help="fixed: samples to select the class.")] = None,
     n: Annotated[int | None, typer.Option("--n", help="fixed: samples to bound its probability.")] = None,
     runner_up: Annotated[
@@ -150,7 +156,8 @@ def radius(
         pixels.certify_pixels(
             ctx, network, dataset, part=part, model=model, sigma=sigma, out=out, gates=gates, as_json=as_json,
             challenge=challenge,
-            asked={"alpha": alpha, "radius": at, "correction": correction, "n0": n0, "n": n, "seed": seed},
+            asked={"alpha": alpha, "radius": at, "correction": correction, "n0": n0, "n": n, "seed": seed,
+                   "tolerate": tolerate},
             options={"noise": noise, "norm": norm, "grid": grid, "dtype": dtype, "compiled": compiled,
                      "batch_size": batch_size},
             recorded={"shard": shard, "batch_size": batch_size, "skip": skip, "limit": limit},
@@ -158,7 +165,7 @@ def radius(
         return
     options = _mode_options(mode, {"slack": slack, "step": step, "radius": at, "n0": n0, "n": n})
     options |= {} if runner_up is None else {"runner_up": runner_up}
-    _refuse_correction(correction)
+    _refuse_correction({"--correction": correction, "--tolerate": tolerate})
     smoothed = smoothed_for(
         network,
         sigma,
@@ -203,12 +210,12 @@ def radius(
     summary.enforce(result)
 
 
-def _refuse_correction(correction: str | None) -> None:
+def _refuse_correction(given: dict[str, Any]) -> None:
     from certify.errors import InvalidSetting
 
-    if correction is not None:
+    for option in (name for name, value in given.items() if value is not None):
         raise InvalidSetting(
-            "--correction has no meaning for a classifier",
+            f"{option} has no meaning for a classifier",
             why="it says how the pixels of one image are tested together",
             remedy="leave it out, or certify a segmentation model",
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from certify.chances import at_least, at_most, error_probability
+from certify.chances import at_least, at_most, error_probability, percent
 from certify.dense.run import SegmentationRun, SegmentationScore
 from certify.files.text import markdown, printable
 from certify.inputs import interval_notes
@@ -53,6 +53,11 @@ class PixelEvidence:
         self.records = list(stored.run)
         self.labelled = self.run.labelled
         self.attacks = pixel_attacks(stored, self.run)
+
+    @property
+    def tolerate(self) -> float:
+        """The share of an image's pixels that may be certified wrongly."""
+        return float(self.options.get("tolerate", 0.0))
 
     @property
     def tested(self) -> float | None:
@@ -183,12 +188,14 @@ def headline_claim(evidence: PixelEvidence) -> str:
 
 def headline_details(evidence: PixelEvidence) -> list[str]:
     how = (
-        "Holm's procedure tested this one radius, chosen beforehand"
+        f"{'Lehmann and Romano' if evidence.tolerate else 'Holm'}'s procedure tested this one radius, chosen "
+        "beforehand"
         if evidence.tested is not None
         else "every pixel has a radius of its own (Bonferroni), so other radii may be read off below"
     )
+    but = f", but at most {percent(evidence.tolerate)} of its pixels," if evidence.tolerate else ""
     lines = [
-        f"Image by image, all its certified pixels hold together with probability at least "
+        f"Image by image, all its certified pixels{but} hold together with probability at least "
         f"{at_least(evidence.alpha)}: {how}."
     ]
     if evidence.pixels:
@@ -200,15 +207,28 @@ def headline_details(evidence: PixelEvidence) -> list[str]:
 def says(evidence: PixelEvidence) -> list[str]:
     n = len(evidence.records)
     expected = min(1.0, n * evidence.alpha)
+    wrong = "more wrong certified pixels than that" if evidence.tolerate else "a wrong certified pixel"
     return [
         "It is about the smoothed segmentation: at every pixel, the class that the model gives it most often "
         "when noise is added to the whole image.",
+        *_at_once(evidence),
+        f"Over {count(n)} images the probability that some image has {wrong} is at most {at_most(expected)}.",
+        *front_sentences(evidence.settings),
+    ]
+
+
+def _at_once(evidence: PixelEvidence) -> list[str]:
+    """What an attacker of a whole image can do to its certified pixels."""
+    if evidence.tolerate:
+        return [
+            f"Of one image's pixels at most {percent(evidence.tolerate)} are certified wrongly; which ones "
+            "is not known. All other certified pixels keep their classes all at once within the "
+            f"{evidence.norm} ball."
+        ]
+    return [
         "The certified pixels of one image keep their classes all at once, whichever way the image is "
         f"moved within the {evidence.norm} ball: an attacker who spends everything on one pixel changes "
-        "neither that pixel nor any other certified one.",
-        f"Over {count(n)} images the probability that some image has a wrong certified pixel is at most "
-        f"{at_most(expected)}.",
-        *front_sentences(evidence.settings),
+        "neither that pixel nor any other certified one."
     ]
 
 
@@ -252,6 +272,7 @@ def table(evidence: PixelEvidence) -> str:
     settings = (
         f"{count(len(evidence.records))} images, $\\sigma={evidence.sigma:g}$, $\\alpha={evidence.alpha:g}$ "
         f"per image, {escape(str(evidence.options.get('correction')).capitalize())}"
+        + (f", {escape(percent(evidence.tolerate))} of the pixels may be wrong" if evidence.tolerate else "")
     )
     lines = [
         "% Needs \\usepackage{booktabs}. Certified values are rounded down.",

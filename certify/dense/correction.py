@@ -13,9 +13,24 @@ rejective multiple test procedure", Scand. J. Statist. 6 (1979).
 Bonferroni: one-sided Clopper-Pearson bounds, each at level alpha / N.
 Claim: P(some bound exceeds its pixel's probability) <= alpha. Proof: the union bound. The bounds hold
 together, so anything may be read off them afterwards: every pixel its own radius.
+
+With ``wrong`` = w > 0 both allow that many mistakes in an image (the (w + 1)-family-wise error). k = w + 1.
+Step-down: reject in the order of the p-values while the j-th is at most k alpha / (N + k - max(j, k)).
+Claim: P(more than w true hypotheses are rejected) <= alpha.
+Proof. Let N0 > w hypotheses be true, and let the k-th true one be rejected in place j. Before it at most
+N - N0 false ones were, and w true ones, so k <= j <= N - N0 + k, and its p-value is at most
+k alpha / (N + k - j) <= k alpha / N0. So are those of the true ones before it: k true hypotheses have
+p-values of at most k alpha / N0. Of N0 true ones at most k alpha are expected to have such, so by Markov's
+inequality k of them do with probability at most alpha.
+Bounds at level k alpha / N each: at most k alpha of them are expected to fail, so k do with probability at
+most alpha. E. L. Lehmann and J. P. Romano, "Generalizations of the familywise error rate", Ann. Statist. 33
+(2005), Theorems 2.1 and 2.2.
 """
 
 from __future__ import annotations
+
+import math
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -41,25 +56,36 @@ def p_values(votes: ArrayLike, n: int, threshold: float) -> np.ndarray:
     return np.clip(tails, SMALLEST_ALPHA, 1.0)[place]
 
 
-def holm(p: ArrayLike, alpha: float) -> np.ndarray:
-    """Which hypotheses Holm's procedure rejects at family-wise level ``alpha``: a mask like ``p``."""
+def most_wrong_pixels(tolerate: float, pixels: int) -> int:
+    """How many of ``pixels`` may be wrong where the share ``tolerate`` may: rounded down.
+
+    The share counts as the decimal number that it is printed as: 0.001 of 1,000 pixels is one pixel.
+    """
+    return math.floor(Fraction(repr(float(tolerate))) * pixels)
+
+
+def holm(p: ArrayLike, alpha: float, *, wrong: int = 0) -> np.ndarray:
+    """Which hypotheses Holm's procedure rejects at family-wise level ``alpha``: a mask like ``p``.
+
+    ``wrong``: how many of the rejected ones may be true (Lehmann and Romano's step-down procedure).
+    """
     values = np.asarray(p, dtype=np.float64)
     alpha = check_alpha(alpha, shares=max(1, values.size))
     order = np.argsort(values, axis=None, kind="stable")
-    left = values.size - np.arange(values.size)
-    passed = np.minimum.accumulate(values.ravel()[order] * left <= alpha)
+    left = values.size - np.maximum(np.arange(values.size) - wrong, 0)
+    passed = np.minimum.accumulate(values.ravel()[order] * left <= alpha * (wrong + 1))
     rejected = np.zeros(values.size, dtype=bool)
     rejected[order] = passed
     return rejected.reshape(values.shape)
 
 
-def simultaneous_lower(votes: ArrayLike, n: int, alpha: float) -> np.ndarray:
+def simultaneous_lower(votes: ArrayLike, n: int, alpha: float, *, wrong: int = 0) -> np.ndarray:
     """Lower bounds on every pixel's probability that hold together with probability >= 1 - alpha.
 
-    ``votes`` as in ``p_values``; float64 of the same shape, rounded down.
+    ``votes`` as in ``p_values``; float64 of the same shape, rounded down. ``wrong``: all but at most so many.
     """
     pixels = max(1, np.asarray(votes).size)
-    level = check_alpha(alpha, shares=pixels) / pixels
+    level = check_alpha(alpha, shares=pixels) / pixels * min(wrong + 1, pixels)
     found, place = _distinct(votes, n)
     return np.array([binomial_lower(int(k), n, level) for k in found])[place]
 

@@ -11,6 +11,8 @@ them: a pixel's votes are Bin(n, q) with q its class's probability under the dra
 |q - p| <= tv for the ideal noise. Holm rejects "q <= threshold + tv", Bonferroni bounds q; both
 err on any pixel with probability at most alpha whatever the dependence (``certify.dense.correction``).
 Rejecting means q > threshold + tv, so p > threshold; averaging over the selection samples keeps alpha.
+With ``tolerate`` the same claim is made of all but a share of the image's pixels, by the same proof with the
+corrections that allow for so many mistakes.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ import numpy as np
 
 from certify.bounds import check_alpha
 from certify.chances import exactly
-from certify.dense.correction import holm, p_values, simultaneous_lower
+from certify.dense.correction import holm, most_wrong_pixels, p_values, simultaneous_lower
 from certify.dense.maps import MOST_VOTES
 from certify.errors import InvalidCounts, InvalidSetting
 from certify.geometry import Geometry
 from certify.sequential.boundaries import whole
 
 CORRECTIONS = ("holm", "bonferroni")
+#: The largest share of an image's pixels that may be allowed to be wrong.
+MOST_TOLERATED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,7 @@ class PixelTests:
 
     ``correction`` "holm" tests one ``radius``, which needs class probability ``threshold``;
     "bonferroni" (both None) proves a radius per pixel. ``tv``: the noise's total variation error.
+    ``tolerate``: the share of an image's pixels that may be certified wrongly (rounded down to whole pixels).
     """
 
     correction: str
@@ -61,6 +66,7 @@ class PixelTests:
     radius: float | None = None
     threshold: float | None = None
     tv: float = 0.0
+    tolerate: float = 0.0
 
     name = "pixels"
     statistic = "pixels"
@@ -74,37 +80,52 @@ class PixelTests:
                 why=f"the maps hold a pixel's votes in 32 bits, which count to {MOST_VOTES:,}",
                 remedy="use fewer samples: a radius grows only with the logarithm of n",
             )
+        if not 0.0 <= self.tolerate <= MOST_TOLERATED:
+            raise InvalidSetting(
+                f"tolerate = {self.tolerate!r} cannot be used",
+                why="it is the share of an image's pixels that may be certified wrongly, "
+                f"from 0 to {MOST_TOLERATED:g}",
+                remedy="use a small share such as 0.001, or 0: with probability 1 - alpha no pixel is wrong",
+            )
 
     def settings(self) -> dict[str, Any]:
         """Every number that defines the plan, as JSON types."""
         return {
             "correction": self.correction, "alpha": self.alpha, "n0": self.n0, "n": self.n,
             "radius": self.radius, "threshold": self.threshold, "tv": self.tv,
+            **({"tolerate": self.tolerate} if self.tolerate else {}),
         }  # fmt: skip
 
     def guarantee(self) -> str:
         how = (
-            f"tested at radius {exactly(self.radius or 0.0)}, with Holm's correction for all pixels of the "
-            "image"
+            f"tested at radius {exactly(self.radius or 0.0)}, with {self._named()} correction for all pixels "
+            "of the image"
             if self.correction == "holm"
             else "bounded by a one-sided Clopper-Pearson bound per pixel at level alpha divided by the "
-            "number of pixels (Bonferroni), which gives each pixel its own radius"
+            f"number of pixels{self._times()} (Bonferroni), which gives each pixel its own radius"
         )
         return (
             f"Each pixel's class was chosen on {self.n0} samples and its probability, on {self.n} fresh ones "
             f"shared by all pixels, {how}."
         )
 
+    def _named(self) -> str:
+        return "Lehmann and Romano's step-down" if self.tolerate else "Holm's"
+
+    def _times(self) -> str:
+        return ", times one more than may be wrong," if self.tolerate else ""
+
     def start(self) -> PixelProgress:
         return PixelProgress(self)
 
     def judge(self, votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(certified, p_lower) for fresh votes (height, width)."""
+        wrong = most_wrong_pixels(self.tolerate, votes.size)
         if self.correction == "bonferroni":
-            lower = np.maximum(0.0, simultaneous_lower(votes, self.n, self.alpha) - self.tv)
+            lower = np.maximum(0.0, simultaneous_lower(votes, self.n, self.alpha, wrong=wrong) - self.tv)
             return lower > 0.5, lower
         threshold = float(self.threshold or 1.0)
-        mask = holm(p_values(votes, self.n, threshold + self.tv), self.alpha)
+        mask = holm(p_values(votes, self.n, threshold + self.tv), self.alpha, wrong=wrong)
         return mask, np.where(mask, threshold, 0.0)
 
 
@@ -156,6 +177,7 @@ def make_pixel_tests(
     n0: int = 100,
     n: int = 1000,
     tv: float = 0.0,
+    tolerate: float = 0.0,
 ) -> PixelTests:
     """The plan; without ``correction`` a given ``radius`` means Holm, none Bonferroni.
 
@@ -176,7 +198,7 @@ def make_pixel_tests(
                 why="it proves a radius for every pixel, whatever radius is asked about afterwards",
                 remedy="leave radius out, or use correction holm, which certifies more pixels at one radius",
             )
-        return PixelTests(correction, alpha, n0, n, tv=tv)
+        return PixelTests(correction, alpha, n0, n, tv=tv, tolerate=float(tolerate))
     if radius is None or not 0.0 <= float(radius) < np.inf:
         raise InvalidSetting(
             f"radius = {radius!r} cannot be tested",
@@ -190,7 +212,7 @@ def make_pixel_tests(
             why="it needs a class probability of 1",
             remedy="ask for a smaller radius or use a larger sigma",
         )
-    return PixelTests(correction, alpha, n0, n, float(radius), threshold, tv)
+    return PixelTests(correction, alpha, n0, n, float(radius), threshold, tv, float(tolerate))
 
 
 def _of(counts: np.ndarray, selected: np.ndarray) -> np.ndarray:

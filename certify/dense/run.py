@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from certify.dense.correction import most_wrong_pixels
 from certify.dense.maps import ABSTAIN, PixelMaps, arrays_name
 from certify.errors import InvalidSetting
 from certify.records import Estimate, Record, Run, robust_low
@@ -167,8 +169,9 @@ class SegmentationRun(Sequence[SegmentedImage]):
 
         The interval is Student's over images (pixels of one image are not independent), of a ratio
         estimator; it describes the images' population and is an approximation, and is (0, 1) for a single
-        image. ``robust_low`` is its lower end less alpha: a bound, as approximate, on the share of
-        pixels that keep their true class everywhere within the radius, whether or not all certificates hold.
+        image. ``robust_low`` is its lower end less alpha, and less the share that may be wrong: a bound, as
+        approximate, on the share of pixels that keep their true class everywhere within the radius, whether
+        or not all certificates hold.
         """
         self._need_labels("certified accuracy")
         radii = np.asarray([_radius(r) for r in at])
@@ -180,7 +183,8 @@ class SegmentationRun(Sequence[SegmentedImage]):
             known[i] = image.maps.known.sum()
         found = zip(radii, hits.T, strict=True)
         rows = [ratio_over_images(column, known, float(r), level) for r, column in found]
-        return [replace(row, robust_low=robust_low(row.low, self.settings)) for row in rows]
+        wrong = sum(map(self._tolerated, self)) / max(1.0, known.sum())
+        return [replace(row, robust_low=robust_low(row.low - wrong, self.settings)) for row in rows]
 
     def certified_share(self, at: Sequence[float] = (0.0,)) -> list[float]:
         """Share of all pixels that are certified at each radius, whatever their class."""
@@ -194,6 +198,8 @@ class SegmentationRun(Sequence[SegmentedImage]):
 
     def contradictions(self, attacks: Any) -> list[PixelContradiction]:
         """Certified pixels that were confirmed to change their class within their radius; must be empty.
+
+        Where the run allows for some wrong pixels, an image counts when more of its pixels changed.
 
         ``attacks`` iterates outcomes of ``attacks.dense`` (``attack_segmentation`` or
         ``challenge_segmentation``); only those against the smoothed segmentation count, and of them
@@ -209,7 +215,14 @@ class SegmentationRun(Sequence[SegmentedImage]):
                 remedy="pass the same ids to certify and to attack",
             )
         norm = str(self.settings.get("norm", "2"))
-        return [hit for o in outcomes if o.index in known for hit in _hits(o, known[o.index].maps, norm)]
+        hits = [hit for o in outcomes if o.index in known for hit in _hits(o, known[o.index].maps, norm)]
+        changed = Counter(i for i, _, _ in {(hit.index, hit.row, hit.column) for hit in hits})
+        return [hit for hit in hits if changed[hit.index] > self._tolerated(known[hit.index])]
+
+    def _tolerated(self, image: SegmentedImage) -> int:
+        """How many pixels of an image may be certified wrongly."""
+        options = self.settings.get("mode_options") or {}
+        return most_wrong_pixels(options.get("tolerate", 0.0), image.maps.certified.size)
 
     def _need_labels(self, what: str) -> None:
         if not self.labelled:

@@ -120,6 +120,7 @@ class SmoothedSegmentation:
         correction: str | None = None,
         n0: int = 100,
         n: int = 1000,
+        tolerate: float = 0.0,
         seed: int | None = None,
         store: RunStore | str | os.PathLike[str] | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -128,12 +129,13 @@ class SmoothedSegmentation:
     ) -> SegmentationRun:
         """Certify the pixels of every image of ``x``: (n, channels, height, width), a loader or a data set.
 
-        Per image, with probability >= 1 - alpha *all* its certified pixels keep their class within
-        their radius. ``radius``: test this one, by Holm's correction. Without it every pixel gets a
-        radius of its own (correction "bonferroni"). ``n0`` samples choose the classes, ``n`` fresh
-        ones test them. ``y``: label maps (n, height, width), used for scores only; pixels without a
-        class hold ``certify.contract.IGNORE``. ``ids``, ``seed`` and ``store`` as for
-        ``Smoothed.certify``; a run directory also gets the maps of every image.
+        Per image, with probability >= 1 - alpha *all* its certified pixels (all but the tolerated ones) keep
+        their class within their radius. ``radius``: test this one, by Holm's correction. Without it every
+        pixel gets a radius of its own (correction "bonferroni"). ``n0`` samples choose the classes, ``n``
+        fresh ones test them. ``tolerate``: the share of an image's pixels that may be certified wrongly with
+        probability 1 - alpha (default 0), which needs fewer samples. ``y``: label maps (n, height, width),
+        used for scores only; pixels without a class hold ``certify.contract.IGNORE``. ``ids``, ``seed`` and
+        ``store`` as for ``Smoothed.certify``; a run directory also gets the maps of every image.
         """
         given = gather(x, y)
         self._count_classes(given.x)
@@ -145,7 +147,7 @@ class SmoothedSegmentation:
         geometry = make_geometry(self.noise, norm=self.norm, dim=x[0].numel())
         alpha = check_alpha(alpha, shares=x[0, 0].numel())
         procedure = make_pixel_tests(
-            geometry, correction=correction, radius=radius, alpha=alpha, n0=n0, n=n,
+            geometry, correction=correction, radius=radius, alpha=alpha, n0=n0, n=n, tolerate=tolerate,
             tv=self.noise.tv(x[0].numel()),
         )  # fmt: skip
         sampler = self._sampler(x, seed=key.value, purpose="certify")

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -28,12 +30,15 @@ CLOSE = 1e-9
 _NONE = -100
 _KINDS = {"selected": "<u2", "votes": "<u4", "certified": "|u1", "radius": "<f8", "plain": "<i4"}
 
+#: What a guarantee says of the pixels that may be wrong.
+_BUT = re.compile(r"all of them together but at most ([0-9.]{1,30}) % of the image's pixels")
+
 Found = tuple[str, bool, str]
 
 
 def dense_checks(stored: StoredRun) -> Iterator[Found]:
     """(check, ok, detail) for the terms, maps, claims and summaries of a segmentation run."""
-    yield _first("terms", _terms_faults(stored.settings))
+    yield _first("terms", _terms_faults(stored.settings, stored.guarantee))
     faults: dict[str, list[str]] = {"maps": [], "pixels": [], "summaries": []}
     pixels = 0
     for record in stored.run:
@@ -76,8 +81,8 @@ def dense_consistent(stored: StoredRun, records: Sequence[Record], fresh: Mappin
     return None
 
 
-def _terms_faults(settings: Mapping[str, Any]) -> Iterator[str]:
-    """What no segmentation run can have been made with."""
+def _terms_faults(settings: Mapping[str, Any], guarantee: str) -> Iterator[str]:
+    """What no segmentation run can have been made with, or its guarantee does not say."""
     options, shape = settings["mode_options"], settings["input_shape"]
     if settings.get("mode") != "fixed" or settings.get("scores", "votes") != "votes":
         yield f"mode {settings.get('mode')!r} with {settings.get('scores')!r} scores certifies no pixels"
@@ -85,6 +90,13 @@ def _terms_faults(settings: Mapping[str, Any]) -> Iterator[str]:
         yield f"inputs of shape {list(shape)} have no pixels"
     if int(options["n0"]) < 1 or int(options["n"]) < 1:
         yield f"{options['n0']} and {options['n']} samples test nothing"
+    tolerate = float(options.get("tolerate", 0.0))
+    if not 0.0 <= tolerate <= 0.5:
+        yield f"a share of {tolerate} wrong pixels is none that a run can allow for"
+    said = [Decimal(share) / 100 for share in _BUT.findall(guarantee)]
+    if said != ([Decimal(repr(tolerate))] if tolerate else []):
+        allowed = ", ".join(map(str, said)) or "none"
+        yield f"the guarantee allows for a share of {allowed} wrong pixels, the tests for {tolerate}"
     reach = reach_of(settings)
     if reach is None:
         yield f"no theorem is known for {settings.get('noise')!r} noise in norm {settings.get('norm')!r}"
@@ -156,19 +168,21 @@ def _proved(votes: np.ndarray, settings: Mapping[str, Any]) -> tuple[dict[int, f
     n, alpha, tv = int(options["n"]), float(options["alpha"]), float(options["tv"])
     found, pixels = np.unique(votes, return_counts=True)
     counts = dict(zip(found.astype(int).tolist(), pixels.tolist(), strict=True))
+    may = 1 + int(Decimal(repr(float(options.get("tolerate", 0.0)))) * votes.size)
     if options["correction"] == "bonferroni":
-        level = alpha / votes.size
+        level = may * alpha / votes.size
         # Half of the votes or fewer prove nothing.
         lower = {k: max(0.0, _lower(k, n, level) - tv) if 2 * k > n else 0.0 for k in counts}
         return lower, {k: p > 0.5 for k, p in lower.items() if abs(p - 0.5) > CLOSE}
-    threshold, left, going = float(options["threshold"]), votes.size, True
+    threshold, before, going = float(options["threshold"]), 0, True
     certified: dict[int, bool] = {}
     for k in sorted(counts, reverse=True):
+        level = alpha * may / (votes.size + may - max(before + 1, may))
         p = tail_at_least(k, n, threshold + tv) if going else 1.0
-        passes = p * left <= alpha
-        if not going or abs(p * left - alpha) > CLOSE * alpha:
+        passes = p <= level
+        if not going or abs(p - level) > CLOSE * level:
             certified[k] = going and passes
-        going, left = going and passes, left - counts[k]
+        going, before = going and passes, before + counts[k]
     return {k: threshold if certified.get(k, True) else 0.0 for k in counts}, certified
 
 

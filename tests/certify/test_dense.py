@@ -15,7 +15,7 @@ import certify
 from certify.bounds import binomial_lower
 from certify.contract import IGNORE
 from certify.dense import maps as pixel_maps
-from certify.dense.correction import holm, p_values, simultaneous_lower
+from certify.dense.correction import holm, most_wrong_pixels, p_values, simultaneous_lower
 from certify.dense.procedure import make_pixel_tests
 from certify.dense.run import class_iou
 from certify.errors import InvalidCounts, InvalidInput, InvalidModel, InvalidSetting, NondeterministicModel
@@ -107,6 +107,96 @@ def test_family_wise_error_is_at_most_alpha(correction):
     most = stats.binom.isf(FALSE_ALARM, rounds, ALPHA)
     assert errors <= most
     assert alone > most, "without a correction the error is far larger, and this test would see it"
+
+
+# -- some wrong pixels allowed --------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from([1e-6, 1e-3, 0.01, 0.02, 0.05, 0.3, 1.0]), min_size=1, max_size=40),
+       st.integers(0, 6))  # fmt: skip
+def test_the_step_down_procedure_is_lehmann_and_romanos(p, wrong):
+    k, s, expected = wrong + 1, len(p), [False] * len(p)
+    for j, i in enumerate(sorted(range(s), key=lambda i: p[i]), start=1):
+        if Fraction(p[i]) > Fraction(ALPHA) * k / (s if j <= k else s + k - j) * Fraction(1 + 1e-12):
+            break
+        expected[i] = True
+    assert holm(np.array(p), ALPHA, wrong=wrong).tolist() == expected
+
+
+def test_the_allowance_is_used_up_and_not_exceeded_by_the_worst_law():
+    """With probability alpha k of s true hypotheses have k alpha / s, which is as often as they may."""
+    s, k = 50, 4
+    p = np.ones(s)
+    p[:k] = k * ALPHA / s
+    assert holm(p, ALPHA, wrong=k - 1).sum() == k
+    assert holm(p * (1 + 1e-9), ALPHA, wrong=k - 1).sum() == 0
+    assert holm(p, ALPHA, wrong=k - 2).sum() == 0
+
+
+@pytest.mark.parametrize("correction", ["holm", "bonferroni"])
+def test_more_wrong_pixels_than_allowed_are_as_rare_as_alpha(correction):
+    geometry, rounds = GaussianBall(1.0, 2.0, 4), 1500
+    plan = make_pixel_tests(
+        geometry, radius=0.7 if correction == "holm" else None, n=60, alpha=ALPHA, tolerate=0.06
+    )
+    p = np.concatenate([np.full(30, stats.norm.cdf(0.7)), np.full(20, 0.995)])
+    rng, many, some = np.random.default_rng(6), 0, 0
+    for _ in range(rounds):
+        certified, lower = plan.judge(rng.binomial(plan.n, p)[None])
+        wrong = certified[0][:30].sum() if correction == "holm" else (lower[0] > p + 1e-12).sum()
+        many += wrong > 3
+        some += wrong > 0
+    most = stats.binom.isf(FALSE_ALARM, rounds, ALPHA)
+    assert many <= most
+    assert some > most, "one wrong pixel is no error here, and must be more frequent"
+
+
+def test_two_megapixels_with_a_thousandth_of_them_wrong_need_49_samples_and_75_with_none():
+    geometry, radius = GaussianBall(1.0, 2.0, 4), stats.norm.ppf(0.75)
+    for tolerate, n in ((0.001, 49), (0.0, 75)):
+        for samples, enough in ((n, True), (n - 1, False)):
+            plan = make_pixel_tests(geometry, radius=radius - 1e-9, n=samples, tolerate=tolerate)
+            assert plan.judge(np.full((1000, 2000), samples))[0].all() == enough
+
+
+def test_a_share_counts_as_it_is_printed():
+    assert [most_wrong_pixels(share, 1000) for share in (0.0, 0.0009, 0.001, 0.003, 0.007, 0.1)] == [
+        0, 0, 1, 3, 7, 100]  # fmt: skip
+    assert most_wrong_pixels(0.29, 100) == 29  # 0.29 * 100 is below 29 in floating point
+
+
+@pytest.mark.parametrize("tolerate", [-0.1, 0.6, float("nan"), float("inf")])
+def test_shares_that_say_nothing_are_refused(tolerate):
+    with pytest.raises(InvalidSetting, match="tolerate"):
+        smoothed(PixelHalfSpaces([[1.0, 1.0]])).certify(torch.zeros(1, 1, 1, 2), n=20, tolerate=tolerate)
+
+
+def test_the_guarantee_and_contradictions_know_how_many_may_be_wrong():
+    g = smoothed(PixelHalfSpaces(np.full((10, 10), 1.4, dtype=np.float32)))
+    strict, loose = (g.certify(torch.zeros(1, 1, 10, 10), n=60, n0=10, radius=0.7, tolerate=t, seed=1)
+                     for t in (0.0, 0.02))  # fmt: skip
+    assert "all of them together, its" in strict.guarantee
+    assert "tolerate" not in strict.settings["mode_options"]
+    assert "all of them together but at most 2 % of the image's pixels, its" in loose.guarantee
+    assert loose[0].maps.certified.sum() > strict[0].maps.certified.sum()
+    certified = np.flatnonzero(loose[0].maps.certified)
+    for pixels, contradictions in ((2, 0), (3, 3)):
+        found = np.full((10, 10), -1)
+        found.flat[certified[:pixels]] = 1 - loose[0].maps.selected.flat[certified[:pixels]]
+        assert len(loose.contradictions([Changed(found, loose[0].maps.selected)])) == contradictions
+
+
+class Changed:
+    """What an attack of an image says: which class it moved each pixel to (-1: none), at distance 0.1."""
+
+    smoothed, index = True, 0
+    attempts = (type("Attempt", (), {"name": "by hand"}),)
+
+    def __init__(self, found, label):
+        self.found, self.label, self.by = found, label, np.zeros_like(found)
+
+    def nearest(self, norm):
+        return np.full(self.found.shape, 0.1)
 
 
 # -- half-spaces, end to end ----------------------------------------------------------------

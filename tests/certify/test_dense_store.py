@@ -41,6 +41,8 @@ def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("dense")
     certified(place / "bonferroni")
     certified(place / "holm", radius=0.4)
+    certified(place / "step-down", radius=0.4, tolerate=0.34)
+    certified(place / "most bounds", tolerate=0.34)
     return place
 
 
@@ -53,7 +55,10 @@ def failed(path, **options):
     return {c.name: c.detail for c in verify(path, **options).failures}
 
 
-@pytest.mark.parametrize("name", ["bonferroni", "holm"])
+KINDS = ["bonferroni", "holm", "step-down", "most bounds"]
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_an_honest_run_is_verified_and_read_again(runs, name):
     assert failed(runs / name) == {}
     run = certify.SegmentationRun.open(runs / name)
@@ -225,7 +230,7 @@ def test_maps_that_do_not_follow_from_the_votes_are_named(runs, tmp_path, name, 
     assert check in failed(forge(runs / name, tmp_path / "forged", maps=change))
 
 
-@pytest.mark.parametrize("name", ["bonferroni", "holm"])
+@pytest.mark.parametrize("name", KINDS)
 def test_the_verifier_corrects_for_many_pixels_as_the_certifier_does(runs, tmp_path, name):
     """Votes that prove a pixel alone but not one of six; and votes at every step of Holm's ladder."""
     plan = {k: v for k, v in read_run(runs / name).settings["mode_options"].items() if k != "name"}
@@ -293,6 +298,11 @@ def test_summaries_that_do_not_follow_from_the_maps_are_named(runs, tmp_path, ch
         ("bonferroni", lambda s: s["mode_options"].update(alpha=0.01), "settings"),
         ("bonferroni", lambda s: s.pop("task"), "outcomes"),
         ("bonferroni", lambda s: s.update(sigma=2.0), "settings"),
+        ("holm", lambda s: s["mode_options"].update(tolerate=0.34), "terms"),
+        ("bonferroni", lambda s: s["mode_options"].update(tolerate=0.34), "terms"),
+        ("step-down", lambda s: s["mode_options"].pop("tolerate"), "terms"),
+        ("step-down", lambda s: s["mode_options"].update(tolerate=0.17), "terms"),
+        ("most bounds", lambda s: s["mode_options"].update(tolerate=0.5), "terms"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(runs, tmp_path, name, change, check):
