@@ -43,8 +43,8 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "Noise and norm": ("sigma", "norm", "noise", "grid"),
         "Statistics": (
-            "mode", "slack", "step", "at", "n0", "n", "runner_up", "correction", "tolerate", "scores",
-            "alpha", "n_max", "seed",
+            "mode", "slack", "step", "at", "n0", "n", "randomised", "runner_up", "correction", "tolerate",
+            "scores", "alpha", "n_max", "seed",
         ),
         "Output and requirements": ("out", "require", "challenge", "formulas", "as_json", "help"),
         "Machine": ("device", "dtype", "compiled", "batch_size", "shard", "engine", "workers", "address"),

@@ -22,6 +22,7 @@ _FOREIGN = {
     "n_max": "every image gets the n0 + n samples of mode fixed: use --n",
     "slack": "it belongs to mode radius",
     "step": "it belongs to mode grid",
+    "randomised": "it draws a number between two counts of votes for one class of a whole image",
     "runner_up": "the pixels of an image are tested together, each against all other classes at once",
     "formulas": "the formulas are about one class of a whole image",
     "workers": "its votes are counted in this process",

@@ -78,6 +78,10 @@ def radius(
     ] = None,
     n0: Annotated[int | None, typer.Option("--n0", help="fixed: samples to select the class.")] = None,
     n: Annotated[int | None, typer.Option("--n", help="fixed: samples to bound its probability.")] = None,
+    randomised: Annotated[
+        bool,
+        typer.Option("--randomised", help="fixed: draw a number between two counts; larger bounds."),
+    ] = False,
     runner_up: Annotated[
         bool | None,
         typer.Option(
@@ -163,7 +167,8 @@ def radius(
             recorded={"shard": shard, "batch_size": batch_size, "skip": skip, "limit": limit},
         )  # fmt: skip
         return
-    options = _mode_options(mode, {"slack": slack, "step": step, "radius": at, "n0": n0, "n": n})
+    given = {"slack": slack, "step": step, "radius": at, "n0": n0, "n": n, "randomised": randomised or None}
+    options = _mode_options(mode, given)
     options |= {} if runner_up is None else {"runner_up": runner_up}
     _refuse_correction({"--correction": correction, "--tolerate": tolerate})
     smoothed = smoothed_for(
@@ -225,7 +230,12 @@ def _mode_options(mode: str, given: dict[str, Any]) -> dict[str, Any]:
     """The options that belong to ``mode``; one given for another mode is an error, not ignored."""
     from certify.errors import InvalidSetting
 
-    belongs = {"radius": {"slack"}, "grid": {"step"}, "decide": {"radius"}, "fixed": {"n0", "n"}}
+    belongs = {
+        "radius": {"slack"},
+        "grid": {"step"},
+        "decide": {"radius"},
+        "fixed": {"n0", "n", "randomised"},
+    }
     if mode not in belongs:
         raise InvalidSetting(
             f"mode {mode!r} is unknown",

@@ -75,18 +75,20 @@ def make_procedure(
     between: Callable[[float, float], float] | None = None,
     classes: int | None = None,
     runner_up: bool | None = None,
+    randomised: bool | None = None,
 ) -> Procedure:
     """The procedure of ``mode``, planned and ready to start.
 
     Options: radius mode ``slack`` (0.05); grid mode ``step``; decide mode ``radius``; fixed mode
-    ``n0`` (100) and ``n`` (n_max). ``needed`` maps a radius to the class probability that proves
-    it, rounded up (default Phi(radius / sigma)). ``tv`` is the noise's total variation error.
+    ``n0`` (100), ``n`` (n_max) and, for votes, ``randomised`` (False: ``certify.randomised``). ``needed``
+    maps a radius to the class probability that proves it, rounded up (default Phi(radius / sigma)). ``tv`` is
+    the noise's total variation error.
     ``runner_up``: bound the other classes, too (``certify.runner_up``; None: where there are more than
     two ``classes``, the mode has it, and the noise has a theorem for both bounds). ``between`` is that
     theorem, (p_lower, pb_upper) -> radius, rounded down (default: that of Gaussian noise).
     Raises InvalidSetting for an unknown mode, a missing or foreign option, or impossible values.
     """
-    options = {"radius": radius, "step": step, "slack": slack, "n0": n0, "n": n}
+    options = {"radius": radius, "step": step, "slack": slack, "n0": n0, "n": n, "randomised": randomised}
     _check_options(mode, scores, {k for k, v in options.items() if v is not None})
     if scores == "distribution" and needed is not None:
         raise InvalidSetting(
@@ -101,11 +103,17 @@ def make_procedure(
     sides = {"runner_up": share, "classes": classes or 2, "between": between}
     if mode == "fixed":
         n0, n = 100 if n0 is None else n0, n_max if n is None else n
+        if randomised and scores != "votes":
+            raise InvalidSetting(
+                f"randomised has no meaning for {scores} scores",
+                why="it draws a number between two counts of votes, and scores are bounded otherwise",
+                remedy="leave randomised out, or use scores='votes'",
+            )
         if scores == "distribution":
             return Distribution(_check_sigma(sigma), alpha, n0, n, tv=tv)
         if scores == "soft":
             return SoftMean(alpha, whole(n, "n"), slack=0.0, n0=n0, tv=tv)
-        return Fixed(alpha, n0, n, tv, share)
+        return Fixed(alpha, n0, n, tv, share, bool(randomised))
     n_max = whole(n_max, "n_max")
     if scores == "soft" and mode == "radius":
         return SoftMean(alpha, n_max, 0.05 if slack is None else float(slack), tv=tv)
@@ -154,7 +162,7 @@ def _share(
 
 
 _NEEDED = {"radius": set(), "grid": {"step"}, "decide": {"radius"}, "fixed": set()}
-_ALLOWED = {"radius": {"slack"}, "grid": {"step"}, "decide": {"radius"}, "fixed": {"n0", "n"}}
+_ALLOWED = {"radius": {"slack"}, "grid": {"step"}, "decide": {"radius"}, "fixed": {"n0", "n", "randomised"}}
 
 
 def _check_options(mode: str, scores: str, given: set[str]) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from certify.bounds import binomial_lower, check_alpha
+from certify.bounds import check_alpha
 from certify.chances import at_most
 from certify.procedures.outcome import Outcome, checked_counts, complement, described, stated
+from certify.randomised import DRAWN, UNIFORM, randomised_lower
 from certify.records import Status
-from certify.runner_up import check_share, leader_lower, rival_votes, rivals_upper
+from certify.runner_up import check_share, rival_votes, rivals_upper
 from certify.sequential.boundaries import whole
 
 
@@ -25,6 +26,9 @@ class Fixed:
 
     ``runner_up``: the share of alpha that bounds the other classes from above (``certify.runner_up``; with 0
     p_B := 1 - p_A). Certified is then whatever leads them, and the theorem is read with both bounds.
+
+    ``randomised``: the bound on the class is the randomised one (``certify.randomised``), with one uniform
+    number per input, drawn by its key; larger for every input.
     """
 
     alpha: float = 1e-3
@@ -32,6 +36,7 @@ class Fixed:
     n: int = 100_000
     tv: float = 0.0
     runner_up: float = 0.0
+    randomised: bool = False
 
     name = "fixed"
     statistic = "counts"
@@ -46,6 +51,9 @@ class Fixed:
         return stated(self)
 
     def guarantee(self) -> str:
+        return self._bounds_said() + (DRAWN if self.randomised else "")
+
+    def _bounds_said(self) -> str:
         if self.runner_up:
             return (
                 f"The class was chosen on {self.n0} samples. On {self.n} fresh ones its probability was "
@@ -58,15 +66,17 @@ class Fixed:
             f"by a one-sided Clopper-Pearson bound at level {at_most(self.alpha)}."
         )
 
-    def start(self) -> FixedProgress:
-        return FixedProgress(self)
+    def start(self, uniform: float = 1.0) -> FixedProgress:
+        """Begin one input; ``uniform`` in (0, 1] is its own random number, used where ``randomised``."""
+        return FixedProgress(self, uniform if self.randomised else None)
 
 
 class FixedProgress:
     """Two looks: after selection, and after estimation."""
 
-    def __init__(self, plan: Fixed) -> None:
+    def __init__(self, plan: Fixed, uniform: float | None = None) -> None:
         self.plan = plan
+        self.uniform = uniform
         self.selection: np.ndarray | None = None
         self.estimation: np.ndarray | None = None
 
@@ -88,24 +98,25 @@ class FixedProgress:
         plan, label = self.plan, int(np.argmax(self.selection))
         p_lower, pb_upper = self._bounds(label, self.estimation)
         certified = p_lower > (pb_upper if plan.runner_up else 0.5)
+        drawn = {} if self.uniform is None else {UNIFORM: self.uniform}
         return Outcome(
             status=Status.CERTIFIED if certified else Status.ABSTAINED,
             label=label if certified else None,
             p_lower=p_lower,
             pb_upper=pb_upper,
             samples=plan.n0 + plan.n,
-            details={"selected": label, "selection_counts": self.selection.tolist()},
+            details={"selected": label, "selection_counts": self.selection.tolist()} | drawn,
             two_sided=plan.runner_up > 0,
             **described(self.estimation, plan.n, label, plan.alpha),
         )
 
     def _bounds(self, label: int, counts: np.ndarray) -> tuple[float, float]:
         """(lower bound on the label's probability, upper bound on every other class's)."""
-        plan, votes = self.plan, int(counts[label])
+        plan, votes, alpha = self.plan, int(counts[label]), (1 - self.plan.runner_up) * self.plan.alpha
+        uniform = 1.0 if self.uniform is None else self.uniform
+        p_lower = max(0.0, randomised_lower(votes, plan.n, alpha, uniform) - plan.tv)
         if not plan.runner_up:
-            p_lower = max(0.0, binomial_lower(votes, plan.n, plan.alpha) - plan.tv)
             return p_lower, complement(p_lower)
         shared = {"alpha": plan.alpha, "share": plan.runner_up, "tv": plan.tv}
-        p_lower = leader_lower(votes, plan.n, **shared)
         upper = rivals_upper(rival_votes(counts, plan.n, label), plan.n, **shared)
         return p_lower, min(upper, complement(p_lower))

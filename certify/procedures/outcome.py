@@ -17,6 +17,7 @@ import numpy as np
 from certify.bounds import binomial_lower, binomial_upper
 from certify.errors import InvalidCounts
 from certify.radii import radius_between, radius_down
+from certify.randomised import uniform_of
 from certify.records import Status
 
 
@@ -92,6 +93,12 @@ class Procedure(Protocol):
         ...
 
 
+def begun(procedure: Procedure, *, seed: int, id: int) -> Progress:
+    """Begin the input ``id`` of a run with this seed: they fix its random number, if the plan has one."""
+    plan: Any = procedure
+    return plan.start(uniform_of(seed, id)) if getattr(plan, "randomised", False) else plan.start()
+
+
 def most_samples(procedure: Procedure) -> int:
     """How many samples of one input the plan can ask for at most."""
     said = procedure.settings()
@@ -139,9 +146,11 @@ def complement(p_lower: float) -> float:
 NO_SETTING = {"setting": False}
 
 
+#: Settings that are left out where they are off.
+_UNSAID = ("runner_up", "randomised")
+
+
 def stated(plan: Any) -> dict[str, Any]:
-    """A plan's numbers as JSON types; without the share of the runner-up where it has none."""
+    """A plan's numbers as JSON types; without the share of the runner-up where it has none, and the like."""
     options = {f.name: getattr(plan, f.name) for f in fields(plan) if f.metadata.get("setting", True)}
-    if not options["runner_up"]:
-        del options["runner_up"]
-    return options
+    return {name: value for name, value in options.items() if value or name not in _UNSAID}

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from certify.noise import Noise
-from certify.procedures.outcome import Outcome, Procedure, Progress
+from certify.procedures.outcome import Outcome, Procedure, Progress, begun
 from certify.records import Status
 from certify.sampling.audit import Answer, Audit, few, single
 from certify.sampling.classifier import Anchors, BaseClassifier
@@ -227,7 +227,8 @@ def drive(
             if item is None:
                 exhausted = True
             else:
-                active.append(_Active(item[0], item[1], procedure.start(), sampler))
+                progress = begun(procedure, seed=sampler.seed, id=item[0])
+                active.append(_Active(item[0], item[1], progress, sampler))
         if not active:
             return
         began = time.perf_counter()

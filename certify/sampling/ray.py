@@ -75,6 +75,7 @@ class RaySampler:
         self.local = local
         self.tally = local.tally
         self.audit = local.audit
+        self.seed = local.seed
         self._ray: Any = None
         self._make: Any = None
         self._model: Any = None

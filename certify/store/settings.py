@@ -53,8 +53,8 @@ RECORDED = (
 _CHOSEN = (
     "model.digest", "model.function", "model.denoiser", "model.classifier", "denoiser_choice", "data.name",
     "data.split", "data.path", "sigma", "noise", "norm", "grid", "scores",
-    "mode", "correction", "tolerate", "runner_up", "slack", "step", "radius", "n0", "n", "n_max", "alpha",
-    "seed", "dtype", "compiled", "device",
+    "mode", "correction", "tolerate", "randomised", "runner_up", "slack", "step", "radius", "n0", "n",
+    "n_max", "alpha", "seed", "dtype", "compiled", "device",
 )  # fmt: skip
 #: What follows from those, and is named without its values.
 _FOLLOWS = ("diffusion_sigma", "noise_settings", "mode_options", "reduced", "model.labels", "bounds", "dim",

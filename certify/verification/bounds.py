@@ -19,6 +19,7 @@ from certify.verification.carried import carried_fault, source_of
 from certify.verification.dense import dense_checks
 from certify.verification.independent import lower_bound, tail_at_least, upper_bound
 from certify.verification.plan import Plan, PlanFault
+from certify.verification.randomised import between_counts
 from certify.verification.rivals import one_sided_fault, share_of, upper_fault
 from certify.verification.settings import record_fault, settings_faults, trials
 from certify.verification.soft import distribution_fault, soft_fault
@@ -159,9 +160,13 @@ def _fixed_fault(r: Record, settings: Mapping[str, Any]) -> str | None:
         float(options["alpha"]) * (1 - share),
         float(options.get("tv", 0.0)),
     )
-    expected = max(0.0, lower_bound(k, n, alpha) - tv)
+    try:
+        u = between_counts(r, settings, alpha)
+    except ValueError as fault:
+        return str(fault)
+    expected = max(0.0, lower_bound(k, n, alpha, u) - tv)
     if abs(r.p_lower - expected) > CLOSE or (
-        r.p_lower > 0 and tail_at_least(k, n, r.p_lower + tv) > alpha * (1 + CLOSE)
+        r.p_lower > 0 and tail_at_least(k, n, r.p_lower + tv, u) > alpha * (1 + CLOSE)
     ):
         return f"p_lower is {r.p_lower:.9g}, {k} of {n} votes at alpha = {alpha:g} prove {expected:.9g}"
     if share and (fault := upper_fault(r, label, n, float(options["alpha"]) * share, tv)):

@@ -39,13 +39,16 @@ class Work:
             raise OverflowError("the table takes more arithmetic than any plan of a run")
 
 
-def tail_at_least(k: int, n: int, p: float) -> float:
+def tail_at_least(k: int, n: int, p: float, share: float = 1.0) -> float:
     """P(Bin(n, p) >= k), summed from its largest term outward; relative error about 1e-10.
 
+    ``share``: of the probability of k itself only so much counts.
     Raises OverflowError for more trials than are summed in reasonable time (``MOST_TRIALS``).
     """
     if n > MOST_TRIALS:
         raise OverflowError(f"{n} samples are more than are recomputed here ({MOST_TRIALS:,})")
+    if share < 1.0:
+        return share * tail_at_least(k, n, p) + (1.0 - share) * tail_at_least(k + 1, n, p)
     if k <= 0:
         return 1.0
     if k > n or p <= 0.0:
@@ -73,14 +76,14 @@ def tail_at_most(k: int, n: int, p: float) -> float:
     return _geometric_sum(k, n, p, upward=False)
 
 
-def lower_bound(k: int, n: int, alpha: float) -> float:
-    """Largest p (to 2**-60) with P(Bin(n, p) >= k) <= alpha, by bisection."""
+def lower_bound(k: int, n: int, alpha: float, share: float = 1.0) -> float:
+    """Largest p (to 2**-60) with P(Bin(n, p) >= k) <= alpha, by bisection; ``share`` as ``tail_at_least``."""
     if k == 0:
         return 0.0
-    low, high = 0.0, k / n
+    low, high = 0.0, k / n if share == 1.0 else 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        if tail_at_least(k, n, middle) <= alpha:
+        if tail_at_least(k, n, middle, share) <= alpha:
             low = middle
         else:
             high = middle

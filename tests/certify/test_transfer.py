@@ -119,6 +119,7 @@ def test_an_identity_over_a_shape_that_is_not_the_models_is_a_named_error():
 PLANS = {
     "radius": {"n_max": 4000},
     "fixed": {"n0": 50, "n": 2000},
+    "randomised": {"mode": "fixed", "n0": 50, "n": 2000, "randomised": True},
     "decide": {"n_max": 4000, "radius": 0.2},
     "grid": {"n_max": 4000, "step": 0.125},
 }
@@ -129,7 +130,7 @@ def carried_over(place, mode="radius", *, noise="gaussian", shift=-0.02):
     options = {"num_classes": 2, "bounds": (0.0, 2.0), "batch_size": 256, "noise": noise}
     a, b = (certify.Smoothed(half_space(s), 0.5, grid=0.25, **options) for s in (0.0, shift))
     x = torch.tensor([[0.0, 0.0], [0.5, 0.0], [1.5, 0.0]])
-    a.certify(x, mode=mode, seed=1, store=place / "source", **PLANS[mode])
+    a.certify(x, **({"mode": mode} | PLANS[mode]), seed=1, store=place / "source")
     source = read_run(place / "source")
     transfer(source, a, b, x, samples=500, seed=2, store=place / "carried")
     return source, read_run(place / "carried")
