@@ -81,7 +81,9 @@ def footer(section: dict[str, Any]) -> str:
 
 
 def population(part: str) -> str:
-    """The replays of published logs: those that were replayed often, or all."""
+    """The replays of published logs: those that were replayed often, or all; "mnist": from training on."""
+    if part == "mnist":
+        return population_mnist()
     found = read("population.json")
     rows = [
         {
@@ -96,6 +98,23 @@ def population(part: str) -> str:
         for r in found.get(part, [])
     ]  # fmt: skip
     return f"{table(rows)}\n\n*Means over the replays. {machine_line(found['machine'])}*" if rows else ""
+
+
+def population_mnist() -> str:
+    """One network, from training to both statements."""
+    found = read("population_mnist.json")
+    if not found:
+        return ""
+    rows = [
+        {
+            "copies of each input": r["samples_per_input"], "radius": f"{r['radius']:g}",
+            "at least": f"{int(r['lower'] * 1000) / 1000:.3f}", "at most": f"{r['upper']:.3f}",
+            "one copy": "" if r["one_pass"] is None else f"{int(r['one_pass'] * 1000) / 1000:.3f}",
+            "passes": f"{r['passes']:,}", "seconds": round(r["seconds"]), "verify, level 3": r["verify"],
+        }
+        for r in found["runs"].values()
+    ]  # fmt: skip
+    return f"{table(rows)}\n\n*Whole commands. {machine_line(found['machine'])}*"
 
 
 # -- the tool itself ----------------------------------------------------------------------------
