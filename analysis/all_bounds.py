@@ -152,6 +152,7 @@ def deterministic_gap(
     )
 
 
+@checked
 def bounds_document(rows: Sequence[BoundResult], gap: MeasuredGap | None) -> dict[str, Any]:
     """What the run store keeps under the name ``bounds``; without a test set there is no gap."""
     document: dict[str, Any] = {"results": [row.to_json() for row in rows]}

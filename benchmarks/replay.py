@@ -3,8 +3,12 @@
     python benchmarks/replay.py --counts log.csv --sigma 0.25 --radius 0.25
     python benchmarks/replay.py --counts log.csv --sigma 0.5 --grid 0.25 --json
     python benchmarks/replay.py --counts log.csv --sigma 0.25 --mode radius
+    python benchmarks/replay.py --log mnist-gaussian-0.25.tsv --sigma 0.25 --radius 0.25
 
-The log is a CSV file with columns index, label, predict, count, n: the input's top class was seen
+``--log`` reads a log of the literature (idx, label, predict, radius, correct, separated by tabs): the count
+is the one whose Clopper-Pearson bound at ``--alpha`` and ``--samples`` gives the printed radius.
+
+The log of counts is a CSV file with columns index, label, predict, count, n: the input's top class was seen
 ``count`` times in ``n`` samples; predict = -1 where its source abstained (such an input is never
 counted as correct, and an unknown count there is replayed as n / 2, the dearest case). Every replay
 draws the samples of an input in a random order, that is, its counts at the looks are those of
@@ -49,7 +53,10 @@ class Log:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--counts", required=True, help="CSV file: index, label, predict, count, n")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--counts", help="CSV file: index, label, predict, count, n")
+    source.add_argument("--log", help="log of the literature, separated by tabs")
+    parser.add_argument("--samples", type=int, default=100_000, help="with --log: samples of each input")
     parser.add_argument("--sigma", type=float, required=True, help="standard deviation of the noise")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--radius", type=float, help="decide mode: is the radius at least this?")
@@ -63,7 +70,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     args = parser.parse_args()
-    log = read_log(args.counts)
+    log = read_log(args.counts) if args.counts else read_radii(args.log, args.sigma, args.samples, args.alpha)
     n_max = args.n_max or int(log.n.max())
     mode, options = "radius", {"slack": args.slack}
     if args.radius is not None:
@@ -76,7 +83,7 @@ def main() -> None:
         radius=args.radius, others=args.others,
     )  # fmt: skip
     given = {"sigma": args.sigma, "alpha": args.alpha, "others": args.others}
-    result = {"mode": mode, "log": args.counts} | given | result
+    result = {"mode": mode, "log": args.counts or args.log} | given | result
     print(json.dumps(result) if args.json else _table(result))
 
 
@@ -100,6 +107,39 @@ def read_log(path: str) -> Log:
             remedy="correct the rows",
         )
     return Log((predict == label) & (predict >= 0), counts, n)
+
+
+def read_radii(path: str, sigma: float, samples: int, alpha: float) -> Log:
+    """The counts behind the radii of a log of the literature; raises InvalidInput where it is none."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    try:
+        label, predict = (np.array([int(row[name]) for row in rows]) for name in ("label", "predict"))
+        radius = np.array([float(row["radius"]) for row in rows])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"{path} is not a log of radii",
+            why=f"every row needs label, predict and a number as radius ({error!r})",
+            remedy="give a log with the columns idx, label, predict, radius, correct",
+        ) from error
+    distinct, place = np.unique(radius, return_inverse=True)
+    counts = np.array([_count_for(r, sigma, samples, alpha) for r in distinct])[place]
+    return Log((predict == label) & (predict >= 0), np.where(predict < 0, samples // 2, counts),
+               np.full(len(rows), samples))  # fmt: skip
+
+
+def _count_for(radius: float, sigma: float, n: int, alpha: float) -> int:
+    """The count of n whose bound's radius is nearest to ``radius``."""
+    low, high = n // 2, n
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _radius(middle, sigma, n, alpha) <= radius else (low, middle)
+    return min((low, high), key=lambda k: abs(_radius(k, sigma, n, alpha) - radius))
+
+
+def _radius(count: int, sigma: float, n: int, alpha: float) -> float:
+    p = binomial_lower(count, n, alpha)
+    return radius_down(p, sigma) if p > 0.5 else 0.0
 
 
 def replay(

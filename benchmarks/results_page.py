@@ -124,7 +124,7 @@ def tool_figures(name: str) -> str:
     """One table of benchmarks.md, named "kind" or "kind:part"; "" where it was not measured."""
     kind, _, part = name.partition(":")
     return {
-        "cost": cost, "replay": replay, "overhead": overhead,
+        "cost": cost, "replay": replay, "replay-logs": replay_logs, "overhead": overhead,
         "attack": attack, "attack-machine": attack_machine,
         "noise": noise, "inside": inside, "bounds": bounds,
     }[kind](part)  # fmt: skip
@@ -148,6 +148,30 @@ def cost(network: str) -> str:
         for r in rows
     ]  # fmt: skip
     return f"{table(shown)}\n\n*{machine_line(found['machine'])}*"
+
+
+def replay_logs(_: str) -> str:
+    """Published logs: per mode, the samples that each needs, and what is lost."""
+    found = read("replay_logs.json")
+    rows = []
+    for mode in dict.fromkeys(r["mode"] for r in found.get("rows", [])):
+        of = [r for r in found["rows"] if r["mode"] == mode]
+        fewer = sorted(r["saving"] for r in of)
+        lost = (
+            f"mean radius {100 * min(r['mean_radius_ratio'] for r in of):.1f} % or more"
+            if mode == "radius"
+            else f"{-min(r['worst_difference_points'] for r in of):.2f} points at most"
+        )
+        rows.append(
+            {
+                "mode": mode, "logs": len(of),
+                "samples per input": f"{min(r['samples_per_input'] for r in of):,.0f} to "
+                f"{max(r['samples_per_input'] for r in of):,.0f}",
+                "times fewer": f"{fewer[0]:.3g} to {fewer[-1]:.4g}, median {fewer[len(fewer) // 2]:.3g}",
+                "certified accuracy lost": lost,
+            }
+        )  # fmt: skip
+    return f"{table(rows)}\n\n*{machine_line(found['machine'])}*" if rows else ""
 
 
 def replay(_: str) -> str:

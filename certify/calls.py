@@ -2,7 +2,7 @@
 
 ``checked`` reads a function's own annotations. It judges what can be judged without knowing the function:
 names of keywords, whole and real numbers, text, flags, sequences of these, tensors, devices, generators,
-modules. What a number may be is each function's own affair, and callables are never judged: models are.
+modules. What a number may be is each function's own affair, and models are judged by what they answer.
 """
 
 from __future__ import annotations
@@ -163,7 +163,8 @@ def _judges(annotation: Any, names: Mapping[str, Any]) -> list[Callable[[Any], b
     arms = _arms(annotation)
     if "torch.device" in arms and "str" in arms:
         arms.remove("str")  # of text, the names of devices alone
-    found = [_judge(arm, names) for arm in arms]
+    optional = "None" in arms  # a callback, that is: models are judged by what they answer
+    found = [callable if optional and arm.startswith("Callable[") else _judge(arm, names) for arm in arms]
     return None if any(judge is None for judge in found) else [judge for judge in found if judge is not None]
 
 
@@ -172,6 +173,8 @@ def _judge(arm: str, names: Mapping[str, Any]) -> Callable[[Any], bool] | None:
         return _JUDGES[arm]
     if arm.startswith(("Sequence[", "tuple[")) and arm.endswith("]"):
         return functools.partial(_is_sequence, kind=arm, names=names)
+    if arm.startswith(("Mapping[", "dict[")):
+        return lambda value: isinstance(value, Mapping)
     kind = names.get(arm)
     if typing.get_origin(kind) is typing.Literal:
         choices = typing.get_args(kind)
@@ -249,6 +252,16 @@ def _is_dataset(value: Any) -> bool:
     return all(hasattr(value, part) for part in ("x", "y", "num_classes"))
 
 
+def _is_numbers(value: Any) -> bool:
+    """What numpy reads as an array of real numbers, without a search for a common type."""
+    import numpy as np
+
+    try:
+        return np.asarray(value).dtype.kind in "iufb"
+    except Exception:  # ragged lists, and objects that fail at whatever is asked of them
+        return False
+
+
 _JUDGES: dict[str, Callable[[Any], bool]] = {
     "None": lambda value: value is None,
     "int": _is_whole,
@@ -262,5 +275,6 @@ _JUDGES: dict[str, Callable[[Any], bool]] = {
     "torch.Generator": _of_torch("Generator"),
     "torch.device": _is_device,
     "np.ndarray": lambda value: type(value).__module__ == "numpy" and hasattr(value, "shape"),
+    "ArrayLike": _is_numbers,
     "Dataset": _is_dataset,
 }

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from certify.altered import altered, class_of
+from certify.calls import checked
 from certify.errors import CertifyError, InvalidModel, InvalidSetting
 from certify.operator_norms import EPS, conv2d_upper, dense_upper, gradient_step_upper, scaled_up
 
@@ -41,6 +42,7 @@ class LipschitzBound:
     layers: tuple[tuple[str, float], ...]
 
 
+@checked
 def lipschitz_upper(module: nn.Module, input_shape: tuple[int, ...]) -> LipschitzBound:
     """The product of the layers' bounds along a sequential network in evaluation mode.
 
@@ -58,7 +60,7 @@ def lipschitz_upper(module: nn.Module, input_shape: tuple[int, ...]) -> Lipschit
                 remedy="call model.eval() first",
             )
     layers: list[tuple[str, float]] = []
-    _walk(module, _probe(module, input_shape), "", layers)
+    _walk(module, _probe(module, tuple(int(size) for size in input_shape)), "", layers)
     value = product_up(bound for _, bound in layers)
     if not math.isfinite(value):
         raise _refused(_label("", module), "the product of the layers' bounds is too large for a number")

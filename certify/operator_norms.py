@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from certify.calls import checked
 from certify.errors import InvalidInput, InvalidSetting
 
 EPS = 2.0**-52
@@ -21,6 +22,7 @@ EPS = 2.0**-52
 Method = Literal["svd", "gram"]
 
 
+@checked
 def dense_upper(weight: Tensor, *, method: Method = "svd", iterations: int = 12) -> float:
     """Upper bound on the spectral norm of a matrix (rows, columns).
 
@@ -87,6 +89,7 @@ def conv2d_upper(
     return scaled_up(worst * (1 + 4 * EPS), exponent)
 
 
+@checked
 def gradient_step_upper(operator_norm: float, step: float, decay: float, *, slope: float = 1.0) -> float:
     """Lipschitz constant of x -> (1 - step decay) x - step W^T phi(W x + b), phi' in [0, slope].
 

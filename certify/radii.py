@@ -65,6 +65,7 @@ def radius_down(p_lower: float, sigma: float) -> float:
     return max(0.0, sigma * float(special.ndtri(float(p_lower))) * (1 - _DOWN))
 
 
+@checked
 def radius_between(p_lower: float, pb_upper: float, sigma: float) -> float:
     """Certified l2 radius where the leader has at least p_lower and no other class more than pb_upper.
 
@@ -91,6 +92,7 @@ def target_probability(radius: float, sigma: float) -> float:
     return min(1.0, float(special.ndtr(radius / sigma)) * (1 + _DOWN))
 
 
+@checked
 def formula_table(record: Record, sigma: float, dim: int) -> list[dict[str, Any]]:
     """The record's radius by every formula, with its Monte Carlo interval.
 

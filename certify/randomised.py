@@ -33,6 +33,7 @@ from typing import Any
 from scipy import optimize, special
 
 from certify.bounds import binomial_lower, check_alpha, check_counts
+from certify.calls import checked
 from certify.errors import InvalidSetting
 
 #: Where a record keeps its uniform number, and the sentence that a guarantee adds.
@@ -51,6 +52,7 @@ def uniform_of(seed: int, id: int) -> float:
     return ((int.from_bytes(word[:8], "big") >> 11) + 1) / 2**53
 
 
+@checked
 def randomised_lower(k: int, n: int, alpha: float, uniform: float) -> float:
     """L(k, max(uniform, sqrt(alpha))) of the module's text, rounded down.
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from certify.calls import checked
 from certify.chances import error_probability
 from certify.errors import InvalidSetting
 
@@ -245,6 +246,7 @@ def robust_low(low: float, settings: Mapping[str, Any]) -> float | None:
     return max(0.0, math.nextafter(low - error_probability(settings), -1.0))
 
 
+@checked
 def median_distance(found: Iterable[tuple[str, float | None]]) -> float | None:
     """Median distance of the confirmed adversarial inputs; None where there is none.
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from certify import siblings
+from certify.calls import checked
 from certify.errors import ArchitectureMismatch, ShadowedPackage
 
 GROUP = "certify.models"
@@ -26,11 +27,13 @@ DENOISERS = "certify.denoisers"
 _KINDS = {GROUP: "architecture", DENOISERS: "denoiser"}
 
 
+@checked
 def names(group: str = GROUP) -> tuple[str, ...]:
     """The registered architectures, or denoisers (``group=DENOISERS``), sorted."""
     return tuple(sorted({point.name for point in entry_points(group=group)}))
 
 
+@checked
 def architecture(name: str, group: str = GROUP) -> Callable[..., Any]:
     """The factory of a registered name, or of ``module:factory``.
 
@@ -50,6 +53,7 @@ def architecture(name: str, group: str = GROUP) -> Callable[..., Any]:
     return _imported(kind, name, point.module, point.attr)
 
 
+@checked
 def denoiser(name: str) -> Callable[..., Any]:
     """The factory of a registered denoiser, or of ``module:factory``; as ``architecture``."""
     return architecture(name, DENOISERS)

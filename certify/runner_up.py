@@ -44,7 +44,9 @@ from typing import Any
 import numpy as np
 
 from certify.bounds import binomial_lower, binomial_upper, check_alpha
+from certify.calls import checked
 from certify.errors import InvalidSetting, UnreadableFile
+from certify.limits import within
 
 #: The share of alpha that pays for the bound on the runner-up.
 SHARE = 0.01
@@ -100,6 +102,7 @@ def rival_votes(counts: np.ndarray, samples: int, label: int) -> int:
     return max(int(others.max(initial=0)), samples - int(counts.sum()))
 
 
+@checked
 def leader_lower(votes: int, samples: int, alpha: float, *, share: float = SHARE, tv: float = 0.0) -> float:
     """L of the module's text, less ``tv``: a lower bound on the leader's probability.
 
@@ -108,6 +111,7 @@ def leader_lower(votes: int, samples: int, alpha: float, *, share: float = SHARE
     return max(0.0, binomial_lower(votes, samples, (1 - share) * alpha) - tv)
 
 
+@checked
 def rivals_upper(votes: int, samples: int, alpha: float, *, share: float = SHARE, tv: float = 0.0) -> float:
     """U of the module's text, plus ``tv``: an upper bound on the probability of every other class.
 
@@ -122,6 +126,7 @@ def raised(upper: float, tv: float) -> float:
     return upper if tv == 0 else min(1.0, float(np.nextafter(upper + tv, 2.0)))
 
 
+@checked
 def told_apart(votes: int, rival: int, *, rivals: int, alpha: float) -> bool:
     """Whether ``votes`` show their class to be more probable than one with ``rival`` votes.
 
@@ -137,6 +142,10 @@ def told_apart(votes: int, rival: int, *, rivals: int, alpha: float) -> bool:
 
     Source: R. Krichevsky, V. Trofimov, IEEE Transactions on Information Theory 27 (1981), the mixture.
     """
+    check_alpha(alpha)
+    for name, value in (("votes", votes), ("rival", rival)):
+        within(name, value, 0, 2**53, "a number of votes")
+    within("rivals", rivals, 1, 2**53, "a number of classes")
     if votes <= rival:
         return False
     k, m = votes, rival

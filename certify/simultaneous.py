@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from certify.bounds import binomial_lower, check_alpha
+from certify.calls import checked
 from certify.dense.run import refuse_segmentation
 from certify.errors import CorruptRun, InvalidSetting
 from certify.geometry import Geometry
@@ -28,6 +29,7 @@ from certify.store.typed import need
 _NEEDED = {"radius": ("n_max", "tv"), "grid": ("radii", "p_targets", "n_max", "tv"), "fixed": ("n", "tv")}
 
 
+@checked
 def simultaneous(run: Run, *, inputs: int | None = None) -> list[float]:
     """Radii, in record order, that are all right with probability >= 1 - alpha together.
 

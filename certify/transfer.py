@@ -159,6 +159,7 @@ def _check_same(run: Run, certified: Smoothed, deployed: Smoothed, shape: list[i
         )
 
 
+@checked
 def count_flips(
     certified: Smoothed, deployed: Smoothed, x: Tensor, samples: int, *, seed: int, id: int, chunk: int = 256
 ) -> int:

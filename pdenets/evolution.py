@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from certify.calls import checked
 from certify.errors import InvalidSetting
 
 #: A forward evolution: fields (batch, channels, height, width) -> their rate of change.
@@ -49,11 +50,13 @@ class InverseEvolution(nn.Module):
         return z
 
 
+@checked
 def with_inverse_evolution(network: nn.Module, layer: InverseEvolution) -> nn.Module:
     """Any network that returns logits (batch, classes, height, width), followed by the layer."""
     return nn.Sequential(network, layer)
 
 
+@checked
 def inverse_evolution(
     name: str, *, dt: float = 0.1, steps: int = 20, boundary: str = "zero"
 ) -> InverseEvolution:
@@ -67,6 +70,7 @@ def inverse_evolution(
     return InverseEvolution(EVOLUTIONS[name](boundary), dt=dt, steps=steps)
 
 
+@checked
 def heat(boundary: str = "zero") -> Evolution:
     """z_t = (1/4) Laplacian z: every value moves towards the mean of its four neighbours."""
 
@@ -77,6 +81,7 @@ def heat(boundary: str = "zero") -> Evolution:
     return rate
 
 
+@checked
 def curve_motion(boundary: str = "zero", *, epsilon: float = 1e-3) -> Evolution:
     """z_t = (1/4) |grad z| div(grad z / |grad z|): level curves move with their curvature.
 
@@ -95,6 +100,7 @@ def curve_motion(boundary: str = "zero", *, epsilon: float = 1e-3) -> Evolution:
     return rate
 
 
+@checked
 def reaction_diffusion(boundary: str = "zero", *, strength: float = 0.1) -> Evolution:
     """z_t = (1/4) Laplacian z + strength (2 tanh z - z): diffusion with two stable states.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from certify.calls import checked
 from certify.errors import InvalidSetting
 from pdenets.diffusion_advection import GlobalLayer, dufort_frankel
 from pdenets.normalisation import Normalise
@@ -19,6 +20,7 @@ from pdenets.resnet import CIFAR_MEAN, CIFAR_STD, BasicBlock
 BACKBONES = ("convolution", "residual", "global")
 
 
+@checked
 def tiny_global(
     *, num_classes: int, input_shape: tuple[int, ...], backbone: str = "global", steps: int | None = None
 ) -> nn.Module:
@@ -95,6 +97,7 @@ class _OneChannel(nn.Conv2d):
         return sum(terms[1:], start=terms[0])
 
 
+@checked
 def global_cifar(
     *,
     num_classes: int,
@@ -126,6 +129,7 @@ def global_cifar(
     return nn.Sequential(normalise, stem, *blocks, BasicBlock(64, 64, stride=2), *head)
 
 
+@checked
 def coefficient_maps(network: nn.Module, x: Tensor) -> list[dict[str, Tensor]]:
     """The maps u, v, Dx, Dy of every diffusion-advection layer of ``network`` on the inputs x, in order."""
     found: list[dict[str, Tensor]] = []

@@ -15,7 +15,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from certify.calls import checked
 from certify.errors import InvalidSetting
+from certify.limits import alike, within
 
 TARGETS = ("values", "gradient", "laplacian")
 
@@ -55,6 +57,7 @@ class SineNetwork(nn.Module):
         return self.head(x)
 
 
+@checked
 def differential(network: nn.Module, x: Tensor, *, target: str) -> Tensor:
     """What is compared at the positions x (n, 2): values (n, 1), gradient (n, 2) or Laplacian (n, 1).
 
@@ -78,6 +81,7 @@ def differential(network: nn.Module, x: Tensor, *, target: str) -> Tensor:
     return torch.stack(parts, dim=1).sum(1, keepdim=True)
 
 
+@checked
 def fit(
     network: nn.Module, x: Tensor, wanted: Tensor, *, target: str, steps: int = 1000, lr: float = 1e-3
 ) -> list[float]:
@@ -96,12 +100,18 @@ def fit(
     return losses
 
 
+@checked
 def pixel_grid(height: int, width: int) -> Tensor:
     """Pixel positions (height * width, 2) as (row, column) in [-1, 1]."""
+    for name, value in (("height", height), ("width", width)):
+        within(name, value, 1, 2**31, "a number of pixels")
     rows, columns = torch.linspace(-1, 1, height), torch.linspace(-1, 1, width)
     return torch.cartesian_prod(rows, columns)
 
 
+@checked
 def psnr(image: Tensor, reference: Tensor, *, peak: float = 1.0) -> float:
     """Peak signal-to-noise ratio in dB."""
+    alike("image", image, "reference", reference)
+    within("peak", peak, 1e-100, 1e100, "the largest value of a pixel")
     return 10 * math.log10(peak**2 / max(float((image - reference).square().mean()), 1e-30))

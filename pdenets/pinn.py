@@ -14,17 +14,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from certify.calls import checked
+
 #: A field: x (n, dim), t (n,) -> u (n, outputs).
 Field = Callable[[Tensor, Tensor], Tensor]
 #: A residual: field, x, t -> r (n, outputs).
 Residual = Callable[[Field, Tensor, Tensor], Tensor]
 
 
+@checked
 def residual_penalty(u: Field, x: Tensor, t: Tensor, *, residual: Residual) -> Tensor:
     """Mean over the points of the squared residual."""
     return residual(u, x, t).square().sum(1).mean()
 
 
+@checked
 def burgers(*, viscosity: float | Tensor) -> Residual:
     """r = u_t + u u_x - viscosity u_xx, in one space dimension."""
 
@@ -35,6 +39,7 @@ def burgers(*, viscosity: float | Tensor) -> Residual:
     return residual
 
 
+@checked
 def heat(*, diffusion: float) -> Residual:
     """r = u_t - diffusion^2 Laplacian u, in any number of space dimensions."""
 
@@ -45,6 +50,7 @@ def heat(*, diffusion: float) -> Residual:
     return residual
 
 
+@checked
 def derivatives(u: Field, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """u and u_t, shape (n, outputs); u_x and the second derivatives u_xx, shape (n, outputs, dim).
 
@@ -87,6 +93,7 @@ class HardConstrained(nn.Module):
         return self.start(x) + t[:, None] * (1 - x.square()) * inner
 
 
+@checked
 def fit(
     u: nn.Module,
     residual: Residual,

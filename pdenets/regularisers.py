@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from certify.calls import checked
 from certify.errors import InvalidSetting
+from certify.limits import alike, real_values
 from pdenets.residual import diffusion_penalty, probabilities
 from pdenets.smooth_losses import Consistency, SmoothAdversarial
 
@@ -36,6 +38,7 @@ class Regulariser(Protocol):
         ...
 
 
+@checked
 def regulariser(name: str, *, sigma: float, **options: Any) -> Regulariser:
     """The regulariser called ``name`` at noise level ``sigma``.
 
@@ -142,12 +145,18 @@ class DiffusionResidual:
         return losses
 
 
+@checked
 def noisy(x: Tensor, sigma: float | Tensor, generator: torch.Generator) -> Tensor:
     """x + sigma * standard normal noise, not clipped: the certifier does not clip either."""
+    real_values("x", x)
     noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-    return x + sigma * noise
+    scale = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+    if scale.dim() and scale.shape not in (x.shape, x.shape[1:], (1,)):
+        alike("sigma", scale, "one input", x[0])
+    return x + scale * noise
 
 
+@checked
 def per_coordinate(sigma: float, scales: Sequence[float] | None, x: Tensor) -> float | Tensor:
     """sigma, or sigma * scales in the shape of one input of ``x``; InvalidSetting where they do not fit."""
     if scales is None:

@@ -20,10 +20,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from certify.calls import checked
 from certify.checkpoints.header import Header, encode
 from certify.contract import IGNORE
 from certify.data.dataset import Dataset
 from certify.errors import ArchitectureMismatch, CertifyError, InvalidSetting, RunNotWritable
+from certify.limits import within
 from pdenets.augmentation import augmentation
 from pdenets.defaults import defaults_for
 from pdenets.distributed import local_device, process_group
@@ -62,6 +64,7 @@ class TrainingResult:
     seconds: float
 
 
+@checked
 def train(
     train_data: Dataset,
     val_data: Dataset | None = None,
@@ -113,6 +116,7 @@ def train(
     batch_size = row.batch_size if batch_size is None else batch_size
     augment = row.augment if augment is None else augment
     check_training(train_data, epochs=epochs, lr=lr, batch_size=batch_size)
+    within("weight_decay", weight_decay, 0, 1e6, "a factor")
     check_steps(optimizer=optimizer, nesterov=nesterov, schedule=schedule)
     check_out(out)
     if val_data is None:
@@ -174,14 +178,18 @@ def train(
     return result
 
 
+@checked
 def seed_everything(seed: int) -> None:
     """Seed torch's own stream, which initialises weights and draws dropout masks."""
     torch.manual_seed(seed)
 
 
+@checked
 def hold_out(data: Dataset, *, seed: int, share: float = 0.05) -> tuple[Dataset, Dataset]:
     """Split off a random ``share`` of the data (at least one input) to measure on."""
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    within("seed", seed, -(2**63), 2**63 - 1, "a seed")
+    within("share", share, 0, 1, "the share that is held out")
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(int(seed)))
     count = max(1, round(share * len(data)))
     parts = order[count:].sort().values, order[:count].sort().values
     kept, held = (replace(data, x=data.x[i], y=data.y[i], ids=data.ids[i]) for i in parts)
@@ -285,6 +293,8 @@ def check_out(out: Path) -> None:
 def check_training(data: Dataset, *, epochs: int, lr: float, batch_size: int) -> None:
     """Raise InvalidSetting for numbers that no training can have, InvalidInput for data without labels."""
     data.need_labels("a classifier is trained to give them")
+    within("epochs", epochs, -math.inf, 10**6, "a number of passes over the data")
+    within("batch_size", batch_size, -math.inf, 2**31, "a number of inputs")
     if epochs < 1 or batch_size < 1 or not (math.isfinite(lr) and lr > 0) or len(data) < 2:
         raise InvalidSetting(
             f"epochs = {epochs}, batch size = {batch_size}, lr = {lr} on {len(data)} inputs is no training",

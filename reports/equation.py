@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from certify.calls import checked
+
 #: Stored numbers keep this many significant digits: a map is looked at, not computed with.
 DIGITS = 4
 
 
+@checked
 def maps_document(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """From the coefficient maps of each layer on a batch whose first input is shown.
 

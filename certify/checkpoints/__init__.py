@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from certify import registry
 from certify.arguments import measured_classes
+from certify.calls import checked
 from certify.checkpoints.assembly import Source, assemble, assemble_found, converted
 from certify.checkpoints.folder import weights_file
 from certify.checkpoints.header import Header, encode
@@ -44,6 +45,7 @@ from certify.files.torch_archive import load_program, program_kind, refuse_progr
 __all__ = ["Header", "LeftOut", "Loaded", "build", "load", "model_digest", "read", "save", "tensor_digest"]
 
 
+@checked
 def save(path: str | Path, model: nn.Module | Mapping[str, Tensor], header: Header) -> None:
     """Write a network (or its state dict) with its header; the file is wholly there or not at all.
 
@@ -72,6 +74,7 @@ def save(path: str | Path, model: nn.Module | Mapping[str, Tensor], header: Head
         )
 
 
+@checked
 def read(path: str | Path) -> tuple[Header, dict[str, Tensor]]:
     """Header and tensors (on the CPU) of a checkpoint, without building the network.
 
@@ -85,6 +88,7 @@ def read(path: str | Path) -> tuple[Header, dict[str, Tensor]]:
         return header, own_tensors(source)
 
 
+@checked
 def build(header: Header, state_dict: Mapping[str, Tensor], *, trusted_name: bool = False) -> nn.Module:
     """The network a header describes, with these weights, in eval mode.
 
@@ -103,6 +107,7 @@ def build(header: Header, state_dict: Mapping[str, Tensor], *, trusted_name: boo
     return model
 
 
+@checked
 def load(
     path: str | Path,
     *,
@@ -159,6 +164,7 @@ def load(
     return build(header, tensors, trusted_name=arch is not None or trust_model_file).to(device)
 
 
+@checked
 def model_digest(model: nn.Module) -> str:
     """What names a network in a run: its weights (``tensor_digest``), or an ONNX file's own SHA-256.
 

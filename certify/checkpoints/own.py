@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from certify.answers import check_output
 from certify.arguments import measured_classes
+from certify.calls import checked
 from certify.checkpoints import build, save
 from certify.checkpoints.header import Header
 from certify.contract import check_model
@@ -21,6 +22,7 @@ from certify.denoising import Denoised
 from certify.errors import ArchitectureMismatch, InvalidSetting
 
 
+@checked
 def save_own(
     model: nn.Module,
     path: str | Path,

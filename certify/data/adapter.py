@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from certify.calls import checked
 from certify.contract import check_inputs
 from certify.data.dataset import Dataset, whole_split
 from certify.data.gathering import from_frame, gather
@@ -19,6 +20,7 @@ from certify.noise.grid import make_grid
 _PIXEL = 1 / 255
 
 
+@checked
 def as_dataset(
     source: Any,
     y: Any = None,
@@ -128,7 +130,14 @@ def _as_pixels(x: Any) -> Tensor:
 
 def _class_indices(y: Any, classes: Sequence[str] | None) -> Any:
     """Labels as an array; names of classes become their positions in ``classes``."""
-    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.array(y)
+    try:
+        labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.array(y)
+    except Exception as error:  # ragged lists, and what has labels of its own kind, fail with any error
+        raise InvalidInput(
+            "the labels cannot be read as an array",
+            why=f"they must be one whole number per input or pixel, alike for all inputs ({error})",
+            remedy="pass y as a tensor, an array or a flat list of class indices",
+        ) from error
     if labels.dtype.kind in "OUST" and labels.size and isinstance(labels.flat[0], str | np.str_):
         found = sorted({str(name) for name in labels.flat})
         places = {str(name): k for k, name in enumerate(classes or ())}

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from certify.calls import checked
 from certify.data.dataset import Dataset
 from certify.errors import InvalidInput, InvalidSetting
 
@@ -45,6 +46,7 @@ class Gathered:
     ids: list[int] | None = None
 
 
+@checked
 def gather(source: Any, y: Any = None, *, limit: int | None = None) -> Gathered:
     """The inputs (and labels) of ``source``, in its own order.
 

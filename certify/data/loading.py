@@ -6,6 +6,7 @@ import difflib
 import re
 from pathlib import Path
 
+from certify.calls import checked
 from certify.data import builtin, cifar, files, segmentation, shapes, tables
 from certify.data.dataset import Dataset
 from certify.data.image_folder import image_folder
@@ -21,11 +22,13 @@ _TABLE = re.compile(r"(?P<file>.+\.(?:csv|tsv|CSV|TSV)):(?P<label>[^/\\]+)")
 _SIZED = re.compile(r"(?P<name>.+)@(?P<height>[1-9][0-9]{0,3})x(?P<width>[1-9][0-9]{0,3})")
 
 
+@checked
 def names() -> tuple[str, ...]:
     """The data sets known by name."""
     return tuple(sorted((*_GENERATED, *_GREY, *cifar.NAMES, *segmentation.NAMES)))
 
 
+@checked
 def load(
     name_or_path: str | Path,
     *,

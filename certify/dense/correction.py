@@ -37,11 +37,14 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from certify.bounds import SMALLEST_ALPHA, binomial_lower, check_alpha, check_counts
+from certify.calls import checked
+from certify.limits import within
 
 #: Relative step up after evaluating a tail; the incomplete beta function is good to about 1e-14.
 _UP = 1e-10
 
 
+@checked
 def p_values(votes: ArrayLike, n: int, threshold: float) -> np.ndarray:
     """P(Bin(n, threshold) >= votes) for every count, rounded up: the hypothesis is p <= threshold.
 
@@ -56,6 +59,7 @@ def p_values(votes: ArrayLike, n: int, threshold: float) -> np.ndarray:
     return np.clip(tails, SMALLEST_ALPHA, 1.0)[place]
 
 
+@checked
 def most_wrong_pixels(tolerate: float, pixels: int) -> int:
     """How many of ``pixels`` may be wrong where the share ``tolerate`` may: rounded down.
 
@@ -64,6 +68,7 @@ def most_wrong_pixels(tolerate: float, pixels: int) -> int:
     return math.floor(Fraction(repr(float(tolerate))) * pixels)
 
 
+@checked
 def holm(p: ArrayLike, alpha: float, *, wrong: int = 0) -> np.ndarray:
     """Which hypotheses Holm's procedure rejects at family-wise level ``alpha``: a mask like ``p``.
 
@@ -72,19 +77,22 @@ def holm(p: ArrayLike, alpha: float, *, wrong: int = 0) -> np.ndarray:
     values = np.asarray(p, dtype=np.float64)
     alpha = check_alpha(alpha, shares=max(1, values.size))
     order = np.argsort(values, axis=None, kind="stable")
-    left = values.size - np.maximum(np.arange(values.size) - wrong, 0)
+    within("wrong", wrong, 0, math.inf, "a number of mistakes")
+    left = values.size - np.maximum(np.arange(values.size) - min(int(wrong), values.size), 0)
     passed = np.minimum.accumulate(values.ravel()[order] * left <= alpha * (wrong + 1))
     rejected = np.zeros(values.size, dtype=bool)
     rejected[order] = passed
     return rejected.reshape(values.shape)
 
 
+@checked
 def simultaneous_lower(votes: ArrayLike, n: int, alpha: float, *, wrong: int = 0) -> np.ndarray:
     """Lower bounds on every pixel's probability that hold together with probability >= 1 - alpha.
 
     ``votes`` as in ``p_values``; float64 of the same shape, rounded down. ``wrong``: all but at most so many.
     """
     pixels = max(1, np.asarray(votes).size)
+    within("wrong", wrong, 0, math.inf, "a number of mistakes")
     level = check_alpha(alpha, shares=pixels) / pixels * min(wrong + 1, pixels)
     found, place = _distinct(votes, n)
     return np.array([binomial_lower(int(k), n, level) for k in found])[place]

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from certify.bounds import check_alpha
+from certify.calls import checked
 from certify.chances import exactly
 from certify.dense.correction import holm, most_wrong_pixels, p_values, simultaneous_lower
 from certify.dense.maps import MOST_VOTES
@@ -168,6 +169,7 @@ class PixelProgress:
         return PixelOutcome(self._selection[0], self._votes, certified, p_lower, self.plan.n0 + self.plan.n)
 
 
+@checked
 def make_pixel_tests(
     geometry: Geometry,
     *,

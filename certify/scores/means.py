@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from certify.bounds import binomial_lower, check_alpha
+from certify.calls import checked
 from certify.errors import InvalidInput
 
 #: Bounds are moved down by this much: more than the rounding of any sum here.
@@ -43,18 +44,21 @@ class MeanBound:
     lower: Callable[[ArrayLike, float], float]
 
 
+@checked
 def hoeffding_lower(values: ArrayLike, alpha: float) -> float:
     """mean - sqrt(ln(1/alpha) / (2n)). Hoeffding, JASA 58 (1963), Theorem 1."""
     x, alpha = _checked(values, alpha)
     return _floor(float(x.mean()) - math.sqrt(-math.log(alpha) / (2 * len(x))))
 
 
+@checked
 def kl_chernoff_lower(values: ArrayLike, alpha: float) -> float:
     """Smallest p <= mean with n kl(mean, p) <= ln(1/alpha). Hoeffding (1963), Theorem 1, first form."""
     x, alpha = _checked(values, alpha)
     return kl_inverse_lower(float(x.mean()), -math.log(alpha) / len(x))
 
 
+@checked
 def kl_inverse_lower(mean: float, budget: float) -> float:
     """Smallest p <= mean with kl(Bernoulli(mean), Bernoulli(p)) <= budget, rounded down."""
     low, high = 0.0, mean
@@ -67,6 +71,7 @@ def kl_inverse_lower(mean: float, budget: float) -> float:
     return _floor(low)
 
 
+@checked
 def maurer_pontil_lower(values: ArrayLike, alpha: float) -> float:
     """mean - sqrt(2 V ln(2/alpha)/n) - 7 ln(2/alpha)/(3(n-1)), V the sample variance.
 
@@ -80,6 +85,7 @@ def maurer_pontil_lower(values: ArrayLike, alpha: float) -> float:
     return _floor(float(x.mean()) - width)
 
 
+@checked
 def betting_lower(values: ArrayLike, alpha: float) -> float:
     """Largest mean that a gambler who bets against smaller ones has refuted.
 
@@ -103,6 +109,7 @@ def betting_lower(values: ArrayLike, alpha: float) -> float:
     return _largest(refuted, float(x.max()))
 
 
+@checked
 def kelly_grid_lower(values: ArrayLike, alpha: float) -> float:
     """Like ``betting_lower``, with a mixture of fixed bets: independent of the order of the values.
 
@@ -113,6 +120,7 @@ def kelly_grid_lower(values: ArrayLike, alpha: float) -> float:
     return kelly_grid_histogram(points, counts, alpha)
 
 
+@checked
 def kelly_grid_histogram(points: np.ndarray, counts: np.ndarray, alpha: float) -> float:
     """The Kelly-grid bound from a histogram: ``counts[b]`` values equal to (or above) ``points[b]``.
 
@@ -138,6 +146,7 @@ def kelly_grid_histogram(points: np.ndarray, counts: np.ndarray, alpha: float) -
     return _floor(float(root))
 
 
+@checked
 def kelly_log_capital(points: np.ndarray, counts: np.ndarray, m: float) -> float:
     """log of the mixture's capital against 'the mean is at most m'."""
     gains = np.log1p(_BETS[:, None] * (points[None, :] / m - 1)) @ counts
@@ -145,6 +154,7 @@ def kelly_log_capital(points: np.ndarray, counts: np.ndarray, m: float) -> float
     return top + math.log(float(np.exp(gains - top).mean()))
 
 
+@checked
 def sampled_labels_lower(values: ArrayLike, alpha: float, *, generator: np.random.Generator) -> float:
     """Clopper-Pearson on labels drawn as Bernoulli(value): exact, at the price of added variance."""
     x, alpha = _checked(values, alpha)

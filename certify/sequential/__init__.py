@@ -40,6 +40,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from certify.bounds import check_alpha
+from certify.calls import checked
 from certify.sequential.boundaries import (
     check_gamma,
     check_p_target,
@@ -134,6 +135,7 @@ class ExactSequentialTest:
         return self.operating(p).samples
 
 
+@checked
 def operating(looks: np.ndarray, accept: np.ndarray, futility: np.ndarray, p: float) -> Operating:
     """Exact operating characteristics of a pair of boundaries for a class of probability p."""
     certified = futile = samples = 0.0

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from certify.calls import checked
 from certify.canonical import canonical, sha256_text
 from certify.errors import InvalidInput, RunConflict
 from certify.files import write_atomically
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["RunStore", "StoredRun", "open_run", "read_run", "records_digest"]
 
 
+@checked
 def open_run(
     path: str | os.PathLike[str], settings: Mapping[str, Any], guarantee: str, *, rows: Rows | None = None
 ) -> RunStore:
@@ -56,6 +58,7 @@ def open_run(
     return RunStore(Path(path), settings, guarantee, rows=rows)
 
 
+@checked
 def records_digest(records: Iterable[Record]) -> str:
     """SHA-256 over the canonical text of each record and a line feed, in input order, time left out."""
     hasher = hashlib.sha256()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from certify.calls import checked
 from certify.canonical import canonical, parse, sha256_text
 from certify.errors import InvalidInput
 from certify.records import Record, Run
@@ -74,6 +75,7 @@ class Rows:
         return run_settings.join(self.binding, self.sessions[-1] if self.sessions else {})
 
 
+@checked
 def read_run(path: str | os.PathLike[str]) -> StoredRun:
     """Read a run directory, finished or not, without changing it.
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from certify import registry
+from certify.calls import checked
 from certify.checkpoints.header import Header
 from certify.data.dataset import Dataset
 from certify.denoising import takes_sigma
@@ -33,6 +34,7 @@ class Match:
     tried: tuple[tuple[dict[str, Any], float], ...]
 
 
+@checked
 def match_denoiser(
     name: str,
     data: Dataset,

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from certify.calls import checked
 from certify.checkpoints.header import encode
 from certify.data.dataset import Dataset
 from certify.errors import ArchitectureMismatch, InvalidSetting
@@ -62,6 +63,7 @@ class Stage:
     lr: float
 
 
+@checked
 def train_denoiser(
     train_data: Dataset,
     val_data: Dataset | None = None,

@@ -2,9 +2,11 @@
 
 import contextlib
 import functools
+import importlib
 import inspect
 import io
 import pathlib
+import re
 import subprocess
 import sys
 import warnings
@@ -17,17 +19,28 @@ from torch import nn
 import analysis
 import attacks
 import certify
+import certify.data
+import certify.store
 import reports
 from certify.bounds import binomial_interval, binomial_lower, binomial_upper
 from certify.calls import checked
+from certify.dense.correction import holm, simultaneous_lower
+from certify.dense.procedure import make_pixel_tests
 from certify.errors import CertifyError, InvalidArgument
+from certify.geometry import GaussianBall
+from certify.lipschitz import lipschitz_upper
 from certify.noise import make_noise
 from certify.planning import forecast
 from certify.population import lower_bound, one_pass_accuracy
 from certify.procedures import make_procedure
-from certify.radii import radius_down, target_probability
+from certify.radii import formula_table, radius_between, radius_down, target_probability
+from certify.randomised import randomised_lower
+from certify.runner_up import told_apart
+from certify.scores import means
+from certify.simultaneous import simultaneous
 from certify.transfer import transfer
 from certify.verification import verify
+from pdenets import burgers, evolution, inr, regularisers, training
 
 
 class Hostile:
@@ -101,6 +114,10 @@ Y = [0, 1, 0]
 def net():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
+
+
+def mlp():
+    return certify.registry.architecture("mlp")(num_classes=2, input_shape=(4,), width=4).eval()
 
 
 @functools.cache
@@ -308,6 +325,131 @@ CALLS = {
         },
     ),
     "verify": (verify, {"path": "nowhere", "level": 2}),
+    "load": (
+        certify.load,
+        {
+            "path": "model.pt",
+            "device": "cpu",
+            "arch": None,
+            "arguments": None,
+            "data": None,
+            "entry": None,
+            "trust_model_file": False,
+        },
+    ),
+    "save": (
+        certify.save,
+        {
+            "model": None,
+            "path": "saved.pt",
+            "architecture": "mlp",
+            "arguments": {"width": 4},
+            "data": None,
+            "num_classes": 2,
+            "input_shape": [4],
+            "bounds": (0.0, 1.0),
+            "grid": 1 / 255,
+            "sigma": 0.25,
+        },
+    ),
+    "data.load": (
+        certify.data.load,
+        {
+            "name_or_path": "moons",
+            "split": "test",
+            "root": None,
+            "limit": 3,
+            "skip": 0,
+            "download": False,
+            "seed": 0,
+            "label": None,
+        },
+    ),
+    "data.as_dataset": (
+        certify.data.as_dataset,
+        {
+            "source": X,
+            "y": Y,
+            "label": None,
+            "classes": None,
+            "num_classes": 2,
+            "low": 0.0,
+            "high": 1.0,
+            "grid": None,
+            "limit": None,
+            "name": "data",
+            "split": "test",
+        },
+    ),
+    "training.train": (
+        training.train,
+        {
+            "train_data": None,
+            "val_data": None,
+            "arch": "mlp",
+            "out": "trained.pt",
+            "arguments": {"width": 4},
+            "sigma": 0.25,
+            "regulariser": None,
+            "options": None,
+            "epochs": 1,
+            "lr": 1e-3,
+            "batch_size": 3,
+            "optimizer": "adam",
+            "weight_decay": 0.0,
+            "nesterov": False,
+            "schedule": "cosine",
+            "augment": None,
+            "seed": 0,
+            "device": "cpu",
+        },
+    ),
+    "training.hold_out": (training.hold_out, {"data": None, "seed": 0, "share": 0.4}),
+    "inverse_evolution": (
+        evolution.inverse_evolution,
+        {"name": "heat", "dt": 0.1, "steps": 2, "boundary": "zero"},
+    ),
+    "regulariser": (regularisers.regulariser, {"name": "gaussian", "sigma": 0.25}),
+    "noisy": (
+        regularisers.noisy,
+        {"x": X, "sigma": 0.25, "generator": torch.Generator()},
+    ),
+    "lipschitz_upper": (lipschitz_upper, {"module": net(), "input_shape": (4,)}),
+    "simultaneous": (simultaneous, {"run": None, "inputs": 5}),
+    "open_run": (
+        certify.store.open_run,
+        {"path": "run", "settings": {"sigma": 1.0}, "guarantee": "none", "rows": None},
+    ),
+    "read_run": (certify.store.read_run, {"path": "run"}),
+    "randomised_lower": (randomised_lower, {"k": 3, "n": 9, "alpha": 0.01, "uniform": 0.5}),
+    "make_pixel_tests": (
+        make_pixel_tests,
+        {
+            "geometry": GaussianBall(1.0, 2.0, 4),
+            "correction": "holm",
+            "radius": 0.5,
+            "alpha": 0.01,
+            "n0": 5,
+            "n": 9,
+            "tv": 0.0,
+            "tolerate": 0.1,
+        },
+    ),
+    "holm": (holm, {"p": [0.1, 0.2], "alpha": 0.05, "wrong": 0}),
+    "simultaneous_lower": (simultaneous_lower, {"votes": [3, 4], "n": 9, "alpha": 0.05, "wrong": 0}),
+    "told_apart": (told_apart, {"votes": 9, "rival": 2, "rivals": 3, "alpha": 0.05}),
+    "formula_table": (formula_table, {"record": None, "sigma": 0.5, "dim": 4}),
+    "radius_between": (radius_between, {"p_lower": 0.6, "pb_upper": 0.2, "sigma": 0.5}),
+    "betting_lower": (means.betting_lower, {"values": [0.2, 0.9], "alpha": 0.05}),
+    "hoeffding_lower": (means.hoeffding_lower, {"values": [0.2, 0.9], "alpha": 0.05}),
+    "finite_volume": (
+        burgers.finite_volume,
+        {"start": X[0], "t": 0.1, "viscosity": 0.1, "courant": 0.4, "max_speed": None},
+    ),
+    "cole_hopf": (burgers.cole_hopf, {"x": X[0], "t": 0.1, "viscosity": 0.1, "nodes": 20}),
+    "pixel_grid": (inr.pixel_grid, {"height": 3, "width": 4}),
+    "cell_centres": (burgers.cell_centres, {"cells": 8}),
+    "psnr": (inr.psnr, {"image": X, "reference": X + 0.1, "peak": 1.0}),
 }
 
 
@@ -317,6 +459,11 @@ def working(name):
         "transfer": {"run": run, "certified": smoothed, "deployed": smoothed},
         "risk_at_radius": {"records": run},
         "held_out": {"train": dataset, "test": dataset},
+        "save": {"model": mlp},
+        "training.train": {"train_data": dataset},
+        "training.hold_out": {"data": dataset},
+        "simultaneous": {"run": run},
+        "formula_table": {"record": lambda: run()[0]},
     }.get(name, {})
     return function, given | {key: make() for key, make in made.items()}
 
@@ -385,3 +532,28 @@ def test_a_checked_function_keeps_its_signature_and_answers():
 def test_reading_calls_needs_no_torch():
     code = "import sys, certify.calls; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+#: Public functions that look at nothing which a caller could get wrong, or judge it themselves.
+UNCHECKED = {
+    "certify.bounds.check_alpha", "certify.bounds.check_counts", "certify.bounds.binomial_interval",
+    "certify.bounds.binomial_lower", "certify.bounds.binomial_upper", "certify.runner_up.going_on",
+    "certify.runner_up.share_of", "certify.runner_up.check_share", "certify.runner_up.raised",
+    "certify.runner_up.rival_votes", "certify.dense.run.class_iou", "certify.dense.run.is_segmentation",
+    "certify.dense.run.mean_known", "certify.dense.run.ratio_over_images",
+    "certify.dense.run.refuse_segmentation", "certify.dense.maps.arrays_digest",
+    "certify.dense.maps.arrays_name", "certify.dense.maps.preview", "certify.records.robust_low",
+    "certify.checkpoints.tensor_digest", "certify.noise.standard_normal", "certify.registry.accepted",
+    "certify.registry.missing", "certify.simultaneous.geometry_of", "certify.simultaneous.joint_level",
+    "pdenets.training.check_out", "pdenets.training.check_steps", "pdenets.training.check_training",
+}  # fmt: skip
+
+
+def test_every_public_function_is_checked_or_named_here():
+    found = set()
+    for page in (pathlib.Path(__file__).parents[2] / "docs" / "api").glob("*.md"):
+        for module, name in re.findall(r"^### ([a-z_.]+)\.([a-z_]+)$", page.read_text(), re.MULTILINE):
+            function = getattr(importlib.import_module(module), name)
+            if inspect.isfunction(function) and not hasattr(function, "__wrapped__"):
+                found.add(f"{module}.{name}")
+    assert found == UNCHECKED
