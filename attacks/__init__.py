@@ -11,7 +11,19 @@ from attacks.budget import Budget
 from attacks.challenge import challenge
 from attacks.outcomes import AttackOutcome, AttackRun, AttackStatus
 from attacks.presets import PRESETS
+from attacks.saved import load, save
 from attacks.suite import attack
 from attacks.threat import Threat
 
-__all__ = ["PRESETS", "AttackOutcome", "AttackRun", "AttackStatus", "Budget", "Threat", "attack", "challenge"]
+__all__ = [
+    "PRESETS",
+    "AttackOutcome",
+    "AttackRun",
+    "AttackStatus",
+    "Budget",
+    "Threat",
+    "attack",
+    "challenge",
+    "load",
+    "save",
+]

@@ -10,6 +10,7 @@ from torch import Tensor
 from attacks.geometry import clip, inside
 from attacks.job import Job, Tally
 from attacks.judge import Judge
+from attacks.lattice import on_lattice
 from attacks.losses import margin
 from attacks.outcomes import AttackOutcome, AttackStatus
 from attacks.presets import minimal_stages, stages
@@ -48,8 +49,11 @@ def _within(judge: Judge, problem: Problem, tally: Tally) -> None:
         began = time.perf_counter()
         part = problem.take(torch.tensor(rows, device=problem.x.device))
         found = inside(part.x, stage.run(part), part.eps, part.p, part.box)
+        if (grid := tally.job.threat.grid) is not None:
+            found = on_lattice(part, found, grid, within=True, gradients=tally.job.preset != "black-box")
         claimed = _claims(part, found)
-        verdicts = judge.verdicts(part.x[claimed], part.y[claimed], found[claimed], part.eps[claimed])
+        whole, found = part.whole(part.x), part.whole(found)
+        verdicts = judge.verdicts(whole[claimed], part.y[claimed], found[claimed], part.eps[claimed])
         for k, verdict in zip(claimed.tolist(), verdicts, strict=True):
             tally.settle(rows[k], stage.name, verdict, found[k])
         tally.charge(rows, time.perf_counter() - began)
@@ -63,25 +67,31 @@ def _nearest(judge: Judge, problem: Problem, tally: Tally) -> None:
     began = time.perf_counter()
     part = problem.take(torch.tensor(rows, device=problem.x.device))
     points, names = minimal_stages(part)
+    grid = tally.job.threat.grid
+    if grid is not None:
+        points = on_lattice(part, points, grid, within=False)
     for k, row in enumerate(rows):
-        outward(
-            judge, part.take(torch.tensor([k], device=part.x.device)), points[k : k + 1], tally, row, names[k]
-        )
+        one = part.take(torch.tensor([k], device=part.x.device))
+        outward(judge, one, points[k : k + 1], tally, row, names[k], steps=8 if grid is None else 1)
     tally.charge(rows, time.perf_counter() - began)
     tally.notify("minimal")
 
 
-def outward(judge: Judge, one: Problem, point: Tensor, tally: Tally, row: int, name: str) -> None:
+def outward(
+    judge: Judge, one: Problem, point: Tensor, tally: Tally, row: int, name: str, *, steps: int = 8
+) -> None:
     """Judge a boundary point, stepping outwards a little at a time until every evaluation agrees.
 
-    Single and double precision disagree about half of the points that sit on the boundary itself.
+    Single and double precision disagree about half of the points that sit on the boundary itself. At most
+    ``steps`` points are judged: one where they lie on a lattice.
     """
     if not bool((point != one.x).any()):
         return
     step = 1e-6
-    for _ in range(8):
-        verdict = judge.verdicts(one.x, one.y, point, None)[0]
-        tally.settle(row, name, verdict, point[0])
+    for _ in range(steps):
+        whole = one.whole(point)
+        verdict = judge.verdicts(one.whole(one.x), one.y, whole, None)[0]
+        tally.settle(row, name, verdict, whole[0])
         if verdict.broken:
             return
         point = clip(one.x + (point - one.x) * (1 + step), one.box)

@@ -1,16 +1,18 @@
 """Norms, balls and boxes, row by row.
 
-Everywhere ``x`` is (rows, *shape), ``eps`` is (rows,) and ``box`` is ``(low, high)``, infinite where open.
+Everywhere ``x`` is (rows, *shape), ``eps`` is (rows,) and ``box`` is ``(low, high)``, infinite where open:
+two numbers, or two tensors of one row's shape.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Box = tuple[float, float]
+Box = tuple[Any, Any]
 
 
 def norm(delta: Tensor, p: float) -> Tensor:
@@ -61,6 +63,9 @@ def project(x: Tensor, x_adv: Tensor, eps: Tensor, p: float, box: Box) -> Tensor
 
 def clip(x: Tensor, box: Box) -> Tensor:
     """``x`` inside the box."""
+    if isinstance(box[0], Tensor) or isinstance(box[1], Tensor):
+        low, high = (torch.as_tensor(bound).to(x) for bound in box)
+        return torch.maximum(torch.minimum(x, high), low)
     return x if math.isinf(box[0]) and math.isinf(box[1]) else x.clamp(*box)
 
 

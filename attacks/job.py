@@ -37,6 +37,10 @@ def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value
 
 
+def _restricted(threat: Threat) -> dict[str, Any]:
+    return {"threat": threat.restrictions} if threat.restrictions else {}
+
+
 @dataclass
 class Tally:
     """The state of one batch: who still stands, what was found, what it took."""
@@ -77,7 +81,7 @@ class Tally:
             "margin64": _number(getattr(verdict, "margin64", None)),
             "in_ball": verdict.in_ball,
             "in_box": verdict.in_box,
-            "details": details or {},
+            "details": (details or {}) | _restricted(self.job.threat),
         }
         if verdict.broken:
             facts |= {
@@ -99,7 +103,7 @@ class Tally:
         sizes = problem.eps.tolist()
         out = []
         for i, target in enumerate(problem.y.tolist()):
-            facts: dict[str, Any] = {"details": {}} | self.facts[i]
+            facts: dict[str, Any] = {"details": _restricted(job.threat)} | self.facts[i]
             if problem.oracle.plateau[i] and self.status[i] is AttackStatus.SURVIVED:
                 facts["details"] = facts["details"] | {"plateau": True}
             out.append(

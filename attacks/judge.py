@@ -21,6 +21,7 @@ from attacks.geometry import Box, distance
 from attacks.losses import margin
 from attacks.under_attack import UnderAttack
 from certify.errors import CertifyError
+from certify.noise.grid import make_grid
 
 #: Norm overshoot that is forgiven, relative to eps: single-precision libraries leave the ball by an ulp.
 TOLERANCE = 1e-6
@@ -35,10 +36,11 @@ _LINE = 64
 class Verdict:
     """What the judge measured at one candidate.
 
-    ``broken`` is the conjunction: inside the ball, inside the box, and a negative margin (true class's
-    score minus the best other) between finite scores in every evaluation. ``margin32`` is the largest
-    margin alone, in the model's own precision; ``margin64`` is None where it cannot run in double. A score
-    that is not finite leaves no class, as in certification: ``prediction`` is None, the margin infinite.
+    ``broken`` is the conjunction: inside the ball, inside the box (and mask and lattice, where given), and
+    a negative margin (true class's score minus the best other) between finite scores in every evaluation.
+    ``margin32`` is the largest margin alone, in the model's own precision; ``margin64`` is None where it
+    cannot run in double. A score that is not finite leaves no class, as in certification: ``prediction`` is
+    None, the margin infinite.
     """
 
     broken: bool
@@ -53,12 +55,25 @@ class Verdict:
 
 
 class Judge:
-    """Judges candidates against one model, norm ``p`` and box."""
+    """Judges candidates against one model, norm ``p`` and box.
 
-    def __init__(self, model: Callable[[Tensor], Tensor], *, p: float, box: Box) -> None:
+    ``mask``: which coordinates may differ from the input; ``grid``: the lattice that candidates must lie on.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        *,
+        p: float,
+        box: Box,
+        mask: Tensor | None = None,
+        grid: float | None = None,
+    ) -> None:
         self.model = UnderAttack.of(model)
         self.p = p
         self.box = box
+        self.mask = mask
+        self.grid = None if grid is None else make_grid(float(grid), None)
         self._double: Callable | None = _in_double(self.model.model)
 
     @torch.no_grad()
@@ -67,7 +82,7 @@ class Judge:
         if not len(x):
             return []
         far, l2, linf = (distance(x, x_adv, p).tolist() for p in (self.p, 2.0, math.inf))
-        in_box = contained(x_adv, self.box).tolist()
+        in_box = self._allowed(x, x_adv).tolist()
         together = margin(self.model.own(x_adv.clone()), y).tolist()
         out = []
         for i in range(len(x)):
@@ -84,6 +99,16 @@ class Judge:
                 )
             )  # fmt: skip
         return out
+
+    def _allowed(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """(rows,) whether the candidates are in the box, moved only what may, and lie on the lattice."""
+        fine = contained(x_adv, self.box)
+        if self.mask is not None:
+            fine &= ((x_adv == x) | self.mask.to(x.device)).flatten(1).all(1)
+        if self.grid is not None:
+            steps = (x_adv.double() * self.grid.divisor).round()
+            fine &= (self.grid.image(steps).to(x_adv) == x_adv).flatten(1).all(1)
+        return fine
 
     def _alone(self, one: Tensor, label: Tensor) -> tuple[float, int | None]:
         """The margin of one row by itself, the largest over its places in memory, and its class."""
@@ -113,7 +138,7 @@ def placements(one: Tensor) -> list[Tensor]:
 
 def contained(x_adv: Tensor, box: Box) -> Tensor:
     """(rows,) whether every coordinate is finite and within the box, compared in the inputs' own dtype."""
-    low, high = (torch.tensor(b, dtype=x_adv.dtype, device=x_adv.device) for b in box)
+    low, high = (torch.as_tensor(b, dtype=x_adv.dtype, device=x_adv.device) for b in box)
     ok = (x_adv >= low) & (x_adv <= high) & x_adv.isfinite()
     return ok.flatten(1).all(1)
 

@@ -13,6 +13,7 @@ from attacks.fab import fab_targeted
 from attacks.geometry import clip, column, norm, random_start
 from attacks.losses import margin
 from attacks.problem import Problem
+from attacks.ranges import width
 from attacks.rays import rays
 
 #: Inputs with at most this many coordinates are also searched along random rays.
@@ -94,7 +95,7 @@ def deepened(problem: Problem, point: Tensor, *, depths: int = 8) -> Tensor:
 
 def growing(problem: Problem, *, doublings: int = 14) -> Tensor:
     """APGD in balls that double until a point of another class is found; the input where none is."""
-    scale = problem.box[1] - problem.box[0]
+    scale = width(problem.box)
     scale = scale if math.isfinite(scale) else 1.0
     found = problem.x.clone()
     left = torch.arange(len(problem), device=found.device)

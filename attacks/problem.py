@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,13 +12,17 @@ from attacks.geometry import Box
 from attacks.oracle import Oracle
 from attacks.streams import Streams
 
+if TYPE_CHECKING:
+    from attacks.reduced import Frame
+
 
 @dataclass(frozen=True)
 class Problem:
     """``x`` (rows, *shape), labels ``y`` and sizes ``eps`` (rows,); norm ``p`` in the box.
 
     ``samples`` (rows,) says which of the oracle's inputs each row belongs to; ``streams`` are its random
-    numbers, one per row. An attack returns a candidate per row and never judges it.
+    numbers, one per row. With ``frame`` the rows are the coordinates that may move (attacks.reduced). An
+    attack returns a candidate per row and never judges it.
     """
 
     oracle: Oracle
@@ -30,10 +35,12 @@ class Problem:
     samples: Tensor
     classes: int
     rows: int = 2048
+    frame: Frame | None = None
 
     @classmethod
     def of(cls, oracle: Oracle, x: Tensor, y: Tensor, *, eps: float | Tensor, p: float, box: Box,
-           seed: int, ids=None, classes: int, rows: int = 2048) -> Problem:  # fmt: skip
+           seed: int, ids=None, classes: int, rows: int = 2048,
+           frame: Frame | None = None) -> Problem:  # fmt: skip
         """The problem on all inputs; ``eps`` one size or one per input."""
         n = len(x)
         exact = torch.as_tensor(eps, dtype=torch.float64).cpu().expand(n)
@@ -42,7 +49,8 @@ class Problem:
         sizes = torch.where(sizes.double() > exact, torch.nextafter(sizes, torch.zeros_like(sizes)), sizes)
         sizes = sizes.to(x.device)
         streams = Streams(seed, range(n) if ids is None else ids, device=x.device)
-        return cls(oracle, x, y, sizes, p, box, streams, torch.arange(n, device=x.device), classes, rows)
+        return cls(oracle, x, y, sizes, p, box, streams, torch.arange(n, device=x.device), classes, rows,
+                   frame)  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.x)
@@ -55,6 +63,10 @@ class Problem:
     def image(self) -> bool:
         """Whether inputs are (channels, height, width), so that neighbouring pixels mean something."""
         return self.x.dim() == 4 and min(self.x.shape[-2:]) >= 3
+
+    def whole(self, points: Tensor) -> Tensor:
+        """The inputs as the model gets them: ``points`` (rows, d) put back into the coordinates that stay."""
+        return points if self.frame is None else self.frame.embed(points, self.samples)
 
     def take(self, rows: Tensor) -> Problem:
         """The problem on these rows (positions)."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from attacks.geometry import column, norm, unit
 from attacks.losses import margin
 from attacks.problem import Problem
+from attacks.ranges import width
 
 
 def rays(problem: Problem, nearest: Tensor, *, directions: int = 256, depths: int = 12) -> Tensor:
@@ -19,8 +20,7 @@ def rays(problem: Problem, nearest: Tensor, *, directions: int = 256, depths: in
     in a few dimensions; there they find the boundaries that no gradient leads to. Returns (rows, *shape).
     """
     oracle, p, (low, high) = problem.oracle, problem.p, problem.box
-    span = high - low if math.isfinite(high - low) else math.inf
-    reach = nearest.clamp_max(span)
+    reach = nearest.clamp_max(width(problem.box))
     out = problem.x.clone()
     share = torch.linspace(0, 1, depths + 1, device=out.device, dtype=out.dtype)[1:]
     for row in reach.isfinite().nonzero().squeeze(1).tolist():

@@ -19,6 +19,7 @@ from attacks.outcomes import AttackOutcome, AttackRun, AttackStatus
 from attacks.presets import BLACK_BOX, check_preset
 from attacks.problem import Problem
 from attacks.progress import Progress, Report, reporter
+from attacks.reduced import FramedOracle, frame_of, gridded, refuse_restrictions
 from attacks.smoothed_suite import attack_smoothed
 from attacks.threat import Threat
 from attacks.under_attack import UnderAttack, placed
@@ -87,15 +88,17 @@ def attack_each(
     given = gather(x, y)
     x, y, ids = given.x, given.y, given.ids if ids is None else ids
     check_preset(preset, threat, smoothed=smoothed)
+    refuse_restrictions(threat, smoothed=smoothed)
+    limits = None if threat.ranged else threat.bounds
     budget = budget or Budget()
     device = model.device if smoothed else device
     network = placed(_base_of(model) if smoothed else model, device)
     with untouched(network):
         base = UnderAttack(network, device=device)
-        inputs, _ = check_inputs(x, None, bounds=threat.bounds, num_classes=2)
+        inputs, _ = check_inputs(x, None, bounds=limits, num_classes=2)
         first = base.place(inputs[:8])
         classes = base.check(first, classes=model.num_classes if smoothed else None)
-        inputs, labels = check_inputs(inputs, y, bounds=threat.bounds, num_classes=classes)
+        inputs, labels = check_inputs(inputs, y, bounds=limits, num_classes=classes)
         names = _names(ids, len(inputs))
         if not smoothed:
             scores = base.check_function(first)
@@ -104,20 +107,26 @@ def attack_each(
             base.check_gradients(first[:1], remedy=_no_gradients(smoothed=smoothed))
         found_by_id = {i: o for i, o in (known or {}).items() if i in set(names)}
         todo = [k for k, name in enumerate(names) if name not in found_by_id]
-        judge = Judge(base, p=threat.p, box=threat.box)
+        judge = Judge(base, p=threat.p, box=threat.box, mask=threat.mask, grid=threat.grid)
         with reporter(progress, total=len(names), preset=preset) as report:
             for part in _parts(todo, budget.batch_size):
                 rows, part_ids = base.place(inputs[part]), [names[k] for k in part]
-                rows = model.to_grid(rows) if smoothed else rows
+                rows = model.to_grid(rows) if smoothed else gridded(threat, rows)
+                frame = frame_of(threat, rows)
                 truth = (
                     labels[part].to(rows.device) if labels is not None else _own(model, base, rows, part_ids)
                 )
                 own = [(threat.eps or 0.0) if eps is None else eps[k] for k in part]
                 sizes = torch.tensor(own, dtype=torch.float64)
-                problem = Problem.of(
-                    Oracle(base, len(part)), rows, truth, eps=sizes, p=threat.p, box=threat.box,
-                    seed=seed, ids=part_ids, classes=classes, rows=budget.rows,
-                )  # fmt: skip
+                how = {"seed": seed, "ids": part_ids, "classes": classes, "rows": budget.rows}
+                if frame is None:
+                    oracle = Oracle(base, len(part))
+                    problem = Problem.of(oracle, rows, truth, eps=sizes, p=threat.p, box=threat.box, **how)
+                else:
+                    problem = Problem.of(
+                        FramedOracle(base, frame), frame.movable(rows), truth, eps=sizes, p=threat.p,
+                        box=frame.box(threat.box), frame=frame, **how,
+                    )  # fmt: skip
                 notify = _notifier(report, found_by_id, len(names))
                 job = Job(threat, preset, seed, budget, notify, certified=eps is not None)
                 found = attack_smoothed(model, problem, job) if smoothed else attack_base(judge, problem, job)

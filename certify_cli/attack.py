@@ -47,6 +47,14 @@ def attack(
     eps: Annotated[
         float | None, typer.Option("--eps", help="Size of the ball. Default: search the distance.")
     ] = None,
+    grid: Annotated[
+        float | None,
+        typer.Option("--grid", help="With --model: what is found lies on multiples of this step (1/255)."),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", help="With --model: .npy file of 0 and 1, which coordinates may move."),
+    ] = None,
     base: Annotated[
         bool, typer.Option("--base", help="With a run: attack the base model, not the smoothed.")
     ] = False,
@@ -68,7 +76,7 @@ def attack(
     device: common.Device = "auto",
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="segmentation with --model: .npz file for the maps and images found."),
+        typer.Option("--out", help="With --model: .npz file for what is found (segmentation: maps, images)."),
     ] = None,
     as_json: common.AsJson = False,
 ) -> None:
@@ -79,7 +87,8 @@ def attack(
     With a run directory the outcomes are stored in it, and one inside a certified ball is a
     contradiction (exit 1).
     """
-    from attacks import Threat
+    from attacks import Threat, save
+    from attacks.saved import check_ending
     from certify.errors import InvalidSetting
 
     if run is None and model is None:
@@ -92,6 +101,8 @@ def attack(
     if run is not None:
         models.refuse_for_a_run(entry=entry, mean=mean, std=std)
         _refuse_front(front)
+    if run is not None:
+        _refuse_restrictions(grid, mask, "with a run")
     if run is not None and _certified_pixels(run):
         _refuse_out(out)
         if pixel_attack.attack_run(
@@ -120,14 +131,19 @@ def attack(
     )  # fmt: skip
     network, _ = denoisers.with_denoiser(network, dataset, None, front)
     if dataset.task == "segmentation":
+        _refuse_restrictions(grid, mask, "for a segmentation model")
         pixel_attack.attack_network(
             network, dataset, norm=norm, eps=eps, preset=preset, seed=seed, out=out, as_json=as_json
         )
         return
-    _refuse_out(out)
-    threat = Threat(norm=norm, eps=eps, bounds=dataset.bounds)
+    threat = Threat(norm, eps, dataset.bounds, mask=_mask(mask), grid=grid)
     chosen = preset or ("standard" if eps is not None else "minimal")
-    _show(_run(network, dataset, threat, chosen, seed), as_json=as_json, hits=[])
+    if out is not None:
+        check_ending(out)
+    found = _run(network, dataset, threat, chosen, seed)
+    if out is not None:
+        save(found, out)
+    _show(found, as_json=as_json, hits=[])
     if not as_json:
         again = f"{common.own_network(arch)}{denoisers.repeat(front)}"
         common.say_next(f"certify radius --model {model}{again}")
@@ -150,14 +166,33 @@ def _refuse_front(front: denoisers.Asked) -> None:
         )
 
 
+def _refuse_restrictions(grid: float | None, mask: Path | None, where: str) -> None:
+    from certify.errors import InvalidSetting
+
+    for option, value in (("--grid", grid), ("--mask", mask)):
+        if value is not None:
+            raise InvalidSetting(
+                f"{option} has no meaning {where}",
+                why="it restricts a search on the inputs of one base classifier",
+                remedy="leave it out, or attack that model: certify attack --model ckpt.pt",
+            )
+
+
+def _mask(path: Path | None) -> Any:
+    if path is None:
+        return None
+    from certify.files.npz import read_npy
+
+    return read_npy(path)
+
+
 def _refuse_out(out: Path | None) -> None:
     from certify.errors import InvalidSetting
 
     if out is not None:
         raise InvalidSetting(
             "--out has no meaning here",
-            why="it keeps the maps of an attack on a segmenter's checkpoint; a run directory keeps its own "
-            "outcomes",
+            why="it keeps what an attack on a checkpoint found; a run directory keeps its own outcomes",
             remedy="leave it out, or use --json",
         )
 

@@ -22,6 +22,7 @@ from attacks.suite import _names
 from attacks.threat import Threat
 from certify.data import gather
 from certify.dense.maps import ABSTAIN, IGNORE
+from certify.errors import InvalidSetting
 
 #: What is spent where nothing else is said: fewer samples per confirmation than for one class, as each
 #: is a vote for all pixels.
@@ -63,6 +64,12 @@ def attack_segmentation(
     x, y, ids = given.x, given.y, given.ids if ids is None else ids
     preset = preset or ("smoothed" if smoothed else "standard")
     check_dense_preset(preset, threat, smoothed=smoothed)
+    if threat.restrictions:
+        raise InvalidSetting(
+            f"{' and '.join(threat.restrictions)} cannot be kept when a segmenter is attacked",
+            why="its searches move whole images",
+            remedy="leave mask, ranges and grid out",
+        )
     budget = budget or DENSE_BUDGET
     stages = pixel_stages(preset)
     with opened(model, x, y, bounds=threat.bounds, device=device) as target:
