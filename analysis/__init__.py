@@ -73,3 +73,7 @@ __all__ = [
     "risk_at_radius",
     "same_points",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

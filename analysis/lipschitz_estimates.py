@@ -7,7 +7,7 @@ bounds the constant from below. None of them may enter a certificate.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,11 @@ from torch import Tensor, nn
 
 from analysis.given import check_count, check_points
 from certify.calls import checked
-from certify.errors import InvalidModel
+from certify.errors import InvalidModel, InvalidSetting
 from certify.lipschitz import lipschitz_upper
+
+#: Points that are drawn where only their shape is given, and the most numbers in one.
+_DRAWN, _MOST_VALUES = 64, 10**8
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,20 @@ class LipschitzBracket:
 
 @checked
 def lipschitz_bracket(
-    model: nn.Module, x: Tensor, *, generator: torch.Generator | None = None, ascent_steps: int = 30
+    model: nn.Module,
+    x: Tensor | Sequence[int],
+    *,
+    generator: torch.Generator | None = None,
+    ascent_steps: int = 30,
 ) -> LipschitzBracket:
     """Lower estimates at the inputs (n, *shape) and the certified upper bound where there is one.
 
+    ``x`` may be the shape of one input: then 64 points of the unit cube are drawn.
     Raises InvalidInput for what are no points, InvalidModel where the network cannot take them.
     """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
+    if not isinstance(x, Tensor):
+        x = _drawn(x, generator)
     check_points(model, x)
     check_count("ascent_steps", ascent_steps, least=0)
     try:
@@ -71,6 +81,18 @@ def lipschitz_bracket(
     return LipschitzBracket(
         sampled_ratio(model, x, generator=generator), float(gradient.max()), ascent, upper, layers
     )
+
+
+def _drawn(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Points of the unit cube. Raises InvalidSetting for a shape that is none."""
+    sizes = [int(size) for size in shape]
+    if not sizes or min(sizes) < 1 or math.prod(sizes) > _MOST_VALUES:
+        raise InvalidSetting(
+            f"{tuple(sizes)} is not the shape of an input",
+            why=f"it needs sizes of at least 1, and at most {_MOST_VALUES:,} numbers in all",
+            remedy="pass points (n, *shape), or the shape of one input such as (1, 28, 28)",
+        )
+    return torch.rand((_DRAWN, *sizes), generator=generator)
 
 
 def sampled_ratio(model: Callable[[Tensor], Tensor], x: Tensor, *, generator: torch.Generator) -> float:

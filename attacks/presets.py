@@ -29,6 +29,9 @@ PRESETS = {
     "smoothed": "PGD on the mean softmax, confirmed with fresh noise: for smoothed classifiers",
 }
 
+#: Names that people use for a preset.
+ALIASES = {"autoattack": "standard", "aa": "standard", "pgd": "quick", "square": "black-box"}
+
 #: Attacks that use no gradient, run after those that do: what they break first hints at masked gradients.
 BLACK_BOX = ("square-5000", "coordinate-5000")
 
@@ -80,6 +83,11 @@ def _second_look(p: float, search: Stage) -> tuple[Stage, ...]:
     nearest = Stage("nearest", lambda q: deepened(q, minimal(q, starts=2, targets=3)[0]))
     climbs = Stage("close-calls", close_calls)
     return search, *{1.0: (nearest, climbs), 2.0: (nearest,)}.get(p, (climbs,))
+
+
+def preset_named(name: str) -> str:
+    """The preset that ``name`` means: its own name, or one of ``ALIASES``, in any case."""
+    return ALIASES.get(name.strip().lower().replace("_", "-"), name)
 
 
 def check_preset(preset: str, threat: Threat, *, smoothed: bool) -> None:

@@ -16,7 +16,7 @@ from attacks.job import Job
 from attacks.judge import Judge
 from attacks.oracle import Oracle
 from attacks.outcomes import AttackOutcome, AttackRun, AttackStatus
-from attacks.presets import BLACK_BOX, check_preset
+from attacks.presets import BLACK_BOX, check_preset, preset_named
 from attacks.problem import Problem
 from attacks.progress import Progress, Report, reporter
 from attacks.reduced import FramedOracle, frame_of, gridded, refuse_restrictions
@@ -54,9 +54,10 @@ def attack(
     ``model``: an nn.Module, callable ``(batch, *shape) -> (batch, classes)`` or scikit-learn estimator, or a
     ``certify.Smoothed`` (preset "smoothed"): then the smoothed classifier is attacked and only a
     flip of *its* class counts. ``y`` (n,): true labels; None takes the classes the model itself
-    gives. ``preset``: see ``attacks.PRESETS``. ``ids`` (default 0, 1, ...) name the inputs and key
-    their randomness. ``known`` outcomes (by id) are kept and not attacked again; ``on_outcome``
-    sees each new one once its batch is done, so that an interrupted attack can resume.
+    gives. ``preset``: see ``attacks.PRESETS`` ("autoattack" is "standard", "pgd" is "quick"). ``ids``
+    (default 0, 1, ...) name the inputs and key their randomness. ``known`` outcomes (by id) are kept and
+    not attacked again; ``on_outcome`` sees each new one once its batch is done, so that an interrupted
+    attack can resume.
 
     Scores of any floating-point precision are followed, weights of any are left as they are: inputs and
     balls are float32 (float64 for float64 weights), the cast to float16 or bfloat16 weights is part of what
@@ -68,6 +69,7 @@ def attack(
     state), after an exception too. Raises InvalidInput, InvalidSetting, InvalidModel,
     NondeterministicModel.
     """
+    preset = preset_named(preset)
     model, given = as_model(model), gather(x, y)
     y = class_positions(model.model if is_smoothed(model) else model, given.y)
     return attack_each(

@@ -18,7 +18,11 @@ from certify.chances import error_probability
 from certify.errors import InvalidSetting
 
 if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+
     import pandas
+    from matplotlib.axes import Axes
 
 
 class Status(enum.StrEnum):
@@ -118,10 +122,19 @@ class Estimate:
 class Run(Sequence[Record]):
     """The records of one certification, in input order, with the settings that made them."""
 
-    def __init__(self, records: Sequence[Record], settings: Mapping[str, Any], guarantee: str) -> None:
+    def __init__(
+        self,
+        records: Sequence[Record],
+        settings: Mapping[str, Any],
+        guarantee: str,
+        *,
+        documents: Mapping[str, Any] | None = None,
+    ) -> None:
         self.records = tuple(records)
         self.settings = dict(settings)
         self.guarantee = guarantee
+        #: What was declared before the first sample (boundaries of sequential tests), by name.
+        self.documents = dict(documents or {})
 
     def __len__(self) -> int:
         return len(self.records)
@@ -203,6 +216,47 @@ class Run(Sequence[Record]):
             del row["counts"], row["details"]
             rows.append(row)
         return pd.DataFrame(rows)
+
+    @checked
+    def plot(self, ax: Any = None, *, label: str | None = None, level: float = 0.95, **style: Any) -> Axes:
+        """Certified accuracy against the radius, with its pointwise interval, on matplotlib axes.
+
+        ``ax``: axes to draw on; None makes a figure. ``label``: the curve's name in a legend. ``level``: of
+        the Clopper-Pearson interval over inputs, one radius at a time. ``style``: as for matplotlib's
+        lines. Without true labels the certified share is drawn, without an interval. Returns the axes.
+        Raises MissingExtra where matplotlib is not installed.
+        """
+        from certify.drawing import curve
+
+        return curve(self, ax, label=label, level=level, **style)
+
+    def _repr_html_(self) -> str:
+        """The run as a notebook shows it."""
+        from certify.drawing import as_html
+
+        return as_html(self)
+
+    @checked
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the run as a run directory, which every command reads; returns it.
+
+        Nothing is certified again. Raises RunConflict where ``path`` holds another run, InvalidSetting
+        where the boundaries of its sequential tests are not at hand (a run read from a directory: copy that).
+        """
+        from certify.store.keeping import keep
+
+        return keep(self, path)
+
+    @checked
+    def report(self, path: str | os.PathLike[str]) -> Any:
+        """Save the run in ``path``, and write its report there: report.html, table.tex, card.md, plots.
+
+        Returns what ``reports.build`` returns. Raises as ``save``, and MissingExtra where no package that
+        writes reports is installed.
+        """
+        from certify.registry import reporter
+
+        return reporter()(self.save(path))
 
     def contradictions(self, broken: Any) -> list[Any]:
         """Confirmed attacks that lie inside a certified ball, in the run's norm; must be empty.

@@ -20,11 +20,12 @@ from typing import Any
 
 from certify import siblings
 from certify.calls import checked
-from certify.errors import ArchitectureMismatch, ShadowedPackage
+from certify.errors import ArchitectureMismatch, MissingExtra, ShadowedPackage
 
 GROUP = "certify.models"
 DENOISERS = "certify.denoisers"
-_KINDS = {GROUP: "architecture", DENOISERS: "denoiser"}
+REPORTS = "certify.reports"
+_KINDS = {GROUP: "architecture", DENOISERS: "denoiser", REPORTS: "report"}
 
 
 @checked
@@ -51,6 +52,17 @@ def architecture(name: str, group: str = GROUP) -> Callable[..., Any]:
     if top in siblings.SIBLINGS:
         siblings.check(top)
     return _imported(kind, name, point.module, point.attr)
+
+
+def reporter() -> Callable[..., Any]:
+    """What writes the report of a run directory. Raises MissingExtra where no package does."""
+    if "html" not in names(REPORTS):
+        raise MissingExtra(
+            "no package that writes reports is installed",
+            why=f"none registers 'html' in the entry-point group {REPORTS}",
+            remedy="install the whole distribution again: pip install certify-robustness",
+        )
+    return architecture("html", REPORTS)
 
 
 @checked

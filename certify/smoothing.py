@@ -57,7 +57,7 @@ from certify.seeds import Seed, settled
 from certify.sequential.boundaries import whole
 from certify.store import RunStore, open_run
 from certify.unchanged import Unchanged
-from certify.verification.witness import declare
+from certify.verification.witness import PLAN, declare, plan_of
 from certify.wrapping import as_model, reads_one_logit
 
 PURPOSES = {"certify": 0, "predict": 1, "replay": 2, "population": 3}
@@ -202,7 +202,9 @@ class Smoothed:
             if store is not None:
                 rows.refuse_other(store.run(), store.path)
             records = self._certify(work, store, *listeners)
-        return Run(records, described, guarantee) if store is None else store.run()
+        declared = plan_of(procedure)
+        documents = {} if declared is None else {PLAN: declared}
+        return Run(records, described, guarantee, documents=documents) if store is None else store.run()
 
     def _certify(
         self,
@@ -248,6 +250,12 @@ class Smoothed:
         bases = [self._prepared(row) for row in x]
         counts = audited_counts(sampler, [Request(i, b, 0, n) for i, b in zip(ids, bases, strict=True)])
         return [prediction(row, n, alpha) for row in counts]
+
+    @checked
+    def __call__(self, x: Any, *, n: int = 1000, alpha: float = 1e-3, seed: int | None = None) -> Tensor:
+        """The smoothed class of every row of ``x``, (n,) int64, -1 where ``predict`` abstains."""
+        found = self.predict(x, n=n, alpha=alpha, seed=settled(seed).value)
+        return torch.tensor([-1 if p.label is None else p.label for p in found])
 
     @checked
     def score_histograms(
@@ -383,13 +391,9 @@ class Smoothed:
         """What classifies the samples: the base classifier, or its part behind the first layer."""
         if reduced is None:
             return self.classifier
-        return BaseClassifier(
-            reduced.model,
-            num_classes=self.num_classes,
-            device=self.device,
-            dtype=self.classifier.dtype,
-            compiled=self.classifier.compiled,
-        )
+        of = self.classifier
+        return BaseClassifier(reduced.model, num_classes=self.num_classes, device=self.device,
+                              dtype=of.dtype, compiled=of.compiled)  # fmt: skip
 
 
 __all__ = ["Prediction", "Smoothed"]

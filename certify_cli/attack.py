@@ -88,6 +88,7 @@ def attack(
     contradiction (exit 1).
     """
     from attacks import Threat, save
+    from attacks.presets import preset_named
     from attacks.saved import check_ending
     from certify.errors import InvalidSetting
 
@@ -137,7 +138,7 @@ def attack(
         )
         return
     threat = Threat(norm, eps, dataset.bounds, mask=_mask(mask), grid=grid)
-    chosen = preset or ("standard" if eps is not None else "minimal")
+    chosen = preset_named(preset or ("standard" if eps is not None else "minimal"))
     if out is not None:
         check_ending(out)
     found = _run(network, dataset, threat, chosen, seed)
@@ -211,6 +212,7 @@ def _attack_run(
     **confirmed: Any,
 ) -> tuple[AttackRun, list[Any]]:
     from attacks import AttackOutcome, Threat
+    from attacks.presets import preset_named
     from certify.errors import InvalidSetting
     from certify.interruption import telling
     from certify.store import open_run
@@ -226,7 +228,11 @@ def _attack_run(
             remedy="attack its base model with --base, or certify with --scores votes",
         )
     threat = Threat(norm=norm, eps=eps, bounds=dataset.bounds)
-    chosen = preset or ("smoothed" if not base else "standard" if eps is not None else "minimal")
+    chosen = (
+        preset_named(preset)
+        if preset
+        else ("smoothed" if not base else "standard" if eps is not None else "minimal")
+    )
     target = opened.smoothed.model if base else opened.smoothed
 
     found: list[AttackOutcome] = []

@@ -91,6 +91,9 @@ PYTHON_NOT_RUN = (
 #: Pages that have a test of their own, which runs them.
 RUN_ELSEWHERE = {"your-model.md": "tests/test_your_model_page.py, section by section"}
 
+#: Pages that run with every test; the others run in the slow ones.
+READ_FIRST = ("README.md", "python.md")
+
 #: What a page's reader has from an earlier page: files by name, made once for all pages.
 EARLIER = ("ckpt.pt", "runs/demo", "runs/NAME", "runs/plain", "runs/diffusion")
 
@@ -216,6 +219,12 @@ def test_the_workflow_is_a_workflow():
     assert document["jobs"]["certify"]["runs-on"]
 
 
+def test_the_short_programs_are_short():
+    programs = [b.text.strip().split("\n") for b in blocks(ROOT / "docs" / "python.md")]
+    assert len(programs) >= 12
+    assert max(map(len, programs)) <= 8
+
+
 def test_every_entry_of_the_tables_is_used_and_justified():
     texts = [command for path in PAGES for _, command in shell_commands(path)]
     for substitute in SMALLER:
@@ -305,7 +314,7 @@ def _runnable(path: Path) -> bool:
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(p, id=p.name, marks=[] if p.name == "README.md" else [pytest.mark.slow])
+        pytest.param(p, id=p.name, marks=[] if p.name in READ_FIRST else [pytest.mark.slow])
         for p in PAGES
         if _runnable(p) and p.name not in RUN_ELSEWHERE
     ],

@@ -194,7 +194,7 @@ class RunStore:
         """All records so far, in input order, with the settings of the newest session."""
         with explained(self.path):
             rows = read_rows(self._db, self.path)
-        return Run(rows.records, self.settings, self.guarantee)
+        return Run(rows.records, self.settings, self.guarantee, documents=rows.documents)
 
     def digest(self) -> str:
         """The run's identity so far; equals ``records_digest(self.run())``."""

@@ -89,7 +89,7 @@ def read_run(path: str | os.PathLike[str]) -> StoredRun:
         path,
         settings,
         rows.guarantee,
-        Run(rows.records, settings, rows.guarantee),
+        Run(rows.records, settings, rows.guarantee, documents=rows.documents),
         rows.attacks,
         rows.documents,
         rows.sessions,

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import attacks
 from attacks.dense import PixelAttack
 from certify.data import load
 from certify.dense import work
@@ -180,11 +181,14 @@ def test_attacks_on_pixels_say_what_they_need(cli, segmenter, options, said):
     assert said in done.stderr
 
 
-def test_a_classifier_has_no_maps_to_write(cli, checkpoint, tmp_path):
-    done = cli("attack", "-m", checkpoint, "--eps", 0.1, "--norm", "inf", "--limit", 1, "--preset", "quick",
+def test_what_an_attack_on_a_classifier_found_is_kept(cli, checkpoint, tmp_path):
+    done = cli("attack", "-m", checkpoint, "--eps", 0.1, "--norm", "inf", "--limit", 2, "--preset", "quick",
                "--out", tmp_path / "x.npz")  # fmt: skip
-    assert done.exit_code == 2
-    assert "--out has no meaning" in done.stderr
+    assert done.exit_code == 0, done.output
+    assert len(attacks.load(tmp_path / "x.npz")) == 2
+    refused = cli("attack", "-m", checkpoint, "--eps", 0.1, "--limit", 1, "--out", tmp_path / "x.txt")
+    assert refused.exit_code == 2
+    assert "no known ending" in refused.stderr
 
 
 def test_a_challenge_of_an_honest_run_finds_nothing_and_is_kept(cli, segmenter, tmp_path):
