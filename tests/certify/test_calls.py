@@ -544,7 +544,8 @@ UNCHECKED = {
     "certify.dense.run.refuse_segmentation", "certify.dense.maps.arrays_digest",
     "certify.dense.maps.arrays_name", "certify.dense.maps.preview", "certify.records.robust_low",
     "certify.checkpoints.tensor_digest", "certify.noise.standard_normal", "certify.registry.accepted",
-    "certify.registry.missing", "certify.registry.reporter", "certify.simultaneous.geometry_of", "certify.simultaneous.joint_level",
+    "certify.registry.missing", "certify.registry.reporter", "certify.simultaneous.geometry_of",
+    "certify.simultaneous.joint_level",
     "pdenets.training.check_out", "pdenets.training.check_steps", "pdenets.training.check_training",
 }  # fmt: skip
 
