@@ -23,6 +23,16 @@ def attack_base(judge: Judge, problem: Problem, job: Job) -> list[AttackOutcome]
     An input leaves as soon as the judge confirms that it is broken; with ``eps`` None every attack
     runs and the nearest confirmed point counts.
     """
+    tally = begin(problem, job)
+    if job.threat.eps is None:
+        _nearest(judge, problem, tally)
+    else:
+        _within(judge, problem, tally)
+    return tally.outcomes()
+
+
+def begin(problem: Problem, job: Job) -> Tally:
+    """The tally of a batch before any attack: what is misclassified, or has no finite scores."""
     oracle = problem.oracle
     oracle.focus(problem.samples)
     scores = oracle.scores(problem.x)
@@ -34,11 +44,7 @@ def attack_base(judge: Judge, problem: Problem, job: Job) -> list[AttackOutcome]
         if not ok:
             tally.status[i] = AttackStatus.ERROR
             tally.facts[i] = {"details": {"error": "the model's scores are not finite"}}
-    if job.threat.eps is None:
-        _nearest(judge, problem, tally)
-    else:
-        _within(judge, problem, tally)
-    return tally.outcomes()
+    return tally
 
 
 def _within(judge: Judge, problem: Problem, tally: Tally) -> None:
@@ -51,7 +57,7 @@ def _within(judge: Judge, problem: Problem, tally: Tally) -> None:
         found = inside(part.x, stage.run(part), part.eps, part.p, part.box)
         if (grid := tally.job.threat.grid) is not None:
             found = on_lattice(part, found, grid, within=True, gradients=tally.job.preset != "black-box")
-        claimed = _claims(part, found)
+        claimed = claims(part, found)
         whole, found = part.whole(part.x), part.whole(found)
         verdicts = judge.verdicts(whole[claimed], part.y[claimed], found[claimed], part.eps[claimed])
         for k, verdict in zip(claimed.tolist(), verdicts, strict=True):
@@ -98,7 +104,7 @@ def outward(
         step *= 4
 
 
-def _claims(part: Problem, found: Tensor) -> Tensor:
+def claims(part: Problem, found: Tensor) -> Tensor:
     """Positions whose class the attack believes it has changed."""
     part.oracle.focus(part.samples)
     scores = part.oracle.scores(found)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from attacks.base import attack_base
 from attacks.budget import Budget
+from attacks.foreign import Foreign, foreign
+from attacks.foreign_suite import attack_foreign
 from attacks.guard import untouched
 from attacks.job import Job
 from attacks.judge import Judge
@@ -27,7 +29,7 @@ from certify.answers import warn_of_probabilities
 from certify.calls import checked
 from certify.contract import check_inputs
 from certify.data import gather
-from certify.errors import InvalidInput
+from certify.errors import InvalidInput, InvalidSetting
 from certify.estimators import class_positions
 from certify.wrapping import as_model, reads_one_logit
 
@@ -47,6 +49,7 @@ def attack(
     device: torch.device | str | None = None,
     known: Mapping[int, AttackOutcome] | None = None,
     on_outcome: Callable[[AttackOutcome], None] | None = None,
+    with_: Any = None,
 ) -> AttackRun:
     """Attack every input of ``x`` and judge the result.
 
@@ -58,6 +61,11 @@ def attack(
     (default 0, 1, ...) name the inputs and key their randomness. ``known`` outcomes (by id) are kept and
     not attacked again; ``on_outcome`` sees each new one once its batch is done, so that an interrupted
     attack can resume.
+
+    ``with_``: an attack of another library in place of the preset, judged like one (see ``attacks.foreign``):
+    an object of torchattacks or foolbox, a function ``(model, x, y) -> x_adv`` (adversarial-library; its
+    first parameter must be called ``model``) or ``(x, y) -> x_adv``. It gets a batch of correctly classified
+    inputs and their labels; outcomes and run name it (``torchattacks.CW``). A base classifier only.
 
     Scores of any floating-point precision are followed, weights of any are left as they are: inputs and
     balls are float32 (float64 for float64 weights), the cast to float16 or bfloat16 weights is part of what
@@ -75,7 +83,7 @@ def attack(
     return attack_each(
         model, given.x, y, eps=None, threat=threat, preset=preset, seed=seed, budget=budget,
         progress=progress, ids=given.ids if ids is None else ids, device=device, known=known,
-        on_outcome=on_outcome,
+        on_outcome=on_outcome, with_=with_,
     )  # fmt: skip
 
 
@@ -83,19 +91,22 @@ def attack_each(
     model: Any, x: Any, y: Any, *, eps: Sequence[float] | None, threat: Threat, preset: str, seed: int,
     budget: Budget | None = None, progress: bool | Report | None = None, ids: Sequence[int] | None = None,
     device: torch.device | str | None = None, known: Mapping[int, AttackOutcome] | None = None,
-    on_outcome: Callable[[AttackOutcome], None] | None = None,
+    on_outcome: Callable[[AttackOutcome], None] | None = None, with_: Any = None,
 ) -> AttackRun:  # fmt: skip
     """``attack`` with one size per input: ``eps`` are certified radii and ``y`` the certified classes."""
     smoothed = is_smoothed(model)
     given = gather(x, y)
     x, y, ids = given.x, given.y, given.ids if ids is None else ids
-    check_preset(preset, threat, smoothed=smoothed)
+    if with_ is None:
+        check_preset(preset, threat, smoothed=smoothed)
     refuse_restrictions(threat, smoothed=smoothed)
     limits = None if threat.ranged else threat.bounds
     budget = budget or Budget()
     device = model.device if smoothed else device
     network = placed(_base_of(model) if smoothed else model, device)
-    with untouched(network):
+    tool = None if with_ is None else _tool(with_, network, threat, smoothed=smoothed)
+    preset = preset if tool is None else tool.name
+    with untouched(network), untouched(network if tool is None or tool.holds is None else tool.holds):
         base = UnderAttack(network, device=device)
         inputs, _ = check_inputs(x, None, bounds=limits, num_classes=2)
         first = base.place(inputs[:8])
@@ -105,7 +116,7 @@ def attack_each(
         if not smoothed:
             scores = base.check_function(first)
             warn_of_probabilities(scores, single=reads_one_logit(network), stacklevel=4)
-        if preset != "black-box":
+        if preset != "black-box" and tool is None:
             base.check_gradients(first[:1], remedy=_no_gradients(smoothed=smoothed))
         found_by_id = {i: o for i, o in (known or {}).items() if i in set(names)}
         todo = [k for k, name in enumerate(names) if name not in found_by_id]
@@ -115,6 +126,8 @@ def attack_each(
                 rows, part_ids = base.place(inputs[part]), [names[k] for k in part]
                 rows = model.to_grid(rows) if smoothed else gridded(threat, rows)
                 frame = frame_of(threat, rows)
+                if tool is not None:  # other libraries search whole inputs; the judge knows the mask
+                    frame = None
                 truth = (
                     labels[part].to(rows.device) if labels is not None else _own(model, base, rows, part_ids)
                 )
@@ -131,7 +144,12 @@ def attack_each(
                     )  # fmt: skip
                 notify = _notifier(report, found_by_id, len(names))
                 job = Job(threat, preset, seed, budget, notify, certified=eps is not None)
-                found = attack_smoothed(model, problem, job) if smoothed else attack_base(judge, problem, job)
+                if tool is not None:
+                    found = attack_foreign(judge, problem, job, tool)
+                else:
+                    found = (
+                        attack_smoothed(model, problem, job) if smoothed else attack_base(judge, problem, job)
+                    )
                 for outcome in found:
                     found_by_id[outcome.index] = outcome
                     if on_outcome is not None:
@@ -143,6 +161,16 @@ def attack_each(
 def is_smoothed(model: Any) -> bool:
     """Whether ``model`` is a smoothed classifier (``certify.Smoothed`` or anything with its interface)."""
     return all(hasattr(model, name) for name in ("predict", "to_grid", "sigma", "num_classes"))
+
+
+def _tool(with_: Any, network: Any, threat: Threat, *, smoothed: bool) -> Foreign:
+    if smoothed:
+        raise InvalidSetting(
+            "with_ cannot attack a smoothed classifier",
+            why="other libraries search one network; what they find there says nothing about its votes",
+            remedy='attack the base model with it, or use preset="smoothed"',
+        )
+    return foreign(with_, network, threat)
 
 
 def _flags(outcomes: Sequence[AttackOutcome], preset: str) -> dict[str, int]:

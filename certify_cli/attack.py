@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import common, denoisers, models, pixel_attack
+from certify_cli import attack_tool, common, denoisers, models, pixel_attack
+from certify_cli.attack_summary import show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +56,8 @@ def attack(
         Path | None,
         typer.Option("--mask", help="With --model: .npy file of 0 and 1, which coordinates may move."),
     ] = None,
+    with_: attack_tool.With = None,
+    with_args: attack_tool.WithArgs = None,
     base: Annotated[
         bool, typer.Option("--base", help="With a run: attack the base model, not the smoothed.")
     ] = False,
@@ -104,6 +107,7 @@ def attack(
         _refuse_front(front)
     if run is not None:
         _refuse_restrictions(grid, mask, "with a run")
+        attack_tool.refuse(with_, with_args, "with a run")
     if run is not None and _certified_pixels(run):
         _refuse_out(out)
         if pixel_attack.attack_run(
@@ -118,7 +122,7 @@ def attack(
             run, model, preset, norm, eps, base, limit, data_root, seed, device, arch=arch, trust=trust,
             data=data,
         )  # fmt: skip
-        _show(outcomes, as_json=as_json, hits=hits)
+        show(outcomes, as_json=as_json, hits=hits)
         if not as_json:
             common.say_next(f"certify {'verify' if hits else 'bounds'} {run}{common.own_network(arch)}")
         if hits:
@@ -133,6 +137,7 @@ def attack(
     network, _ = denoisers.with_denoiser(network, dataset, None, front)
     if dataset.task == "segmentation":
         _refuse_restrictions(grid, mask, "for a segmentation model")
+        attack_tool.refuse(with_, with_args, "for a segmentation model")
         pixel_attack.attack_network(
             network, dataset, norm=norm, eps=eps, preset=preset, seed=seed, out=out, as_json=as_json
         )
@@ -141,10 +146,11 @@ def attack(
     chosen = preset_named(preset or ("standard" if eps is not None else "minimal"))
     if out is not None:
         check_ending(out)
-    found = _run(network, dataset, threat, chosen, seed)
+    tool = attack_tool.built(with_, with_args, network, threat, preset=preset)
+    found = _run(network, dataset, threat, chosen, seed, with_=tool)
     if out is not None:
         save(found, out)
-    _show(found, as_json=as_json, hits=[])
+    show(found, as_json=as_json, hits=[])
     if not as_json:
         again = f"{common.own_network(arch)}{denoisers.repeat(front)}"
         common.say_next(f"certify radius --model {model}{again}")
@@ -342,51 +348,3 @@ def _run(target: Any, dataset: Any, threat: Any, preset: str, seed: int, **resum
         progress=True,
         **resume,
     )
-
-
-def _show(outcomes: AttackRun, *, as_json: bool, hits: list[Any]) -> None:
-    accuracy = outcomes.robust_accuracy()
-    median = outcomes.median_distance()
-    summary = {
-        "preset": outcomes.preset,
-        "norm": outcomes.threat.norm_name,
-        "eps": outcomes.threat.eps,
-        "inputs": len(outcomes),
-        "counts": {str(k): v for k, v in outcomes.counts().items()},
-        "survived": {
-            "value": accuracy.value,
-            "low": accuracy.low,
-            "high": accuracy.high,
-            "level": accuracy.level,
-        },
-        "median_distance": median,
-        "plateau": outcomes.flags.get("plateau", 0),
-        "contradictions": [o.to_json() for o in hits],
-    }
-    if as_json:
-        common.print_json(summary)
-        return
-    from reports.numbers import distance_up
-
-    console = common.tables()
-    console.print(
-        f"preset {summary['preset']}, l{summary['norm']}"
-        + ("" if summary["eps"] is None else f" within {summary['eps']:g}")
-        + f", {len(outcomes)} inputs: "
-        + ", ".join(f"{n} {status}" for status, n in summary["counts"].items())
-    )
-    console.print(
-        f"survived {accuracy.value:.3f} "
-        f"({accuracy.level:.0%} interval {accuracy.low:.3f} to {accuracy.high:.3f})"
-    )
-    if summary["plateau"]:
-        console.print(
-            f"{summary['plateau']} of the survivors are on a plateau: its scores never changed, so the "
-            "search had nothing to follow and surviving is no evidence"
-        )
-    if median is not None:
-        console.print(f"median distance of the broken {distance_up(median, 4)}")
-    if hits:
-        console.print(
-            f"CONTRADICTION: {len(hits)} confirmed attacks lie inside certified balls; the run is invalid"
-        )
