@@ -6,6 +6,7 @@ import typer
 
 from certify_cli import (
     attack,
+    board,
     bounds,
     compare,
     demo,
@@ -34,8 +35,8 @@ app = typer.Typer(
 )
 
 _VERBS = (
-    demo, doctor, train, plan, radius, population, attack, bounds, verify, compare, report, export, import_,
-    merge,
+    demo, doctor, train, plan, radius, population, attack, bounds, verify, compare, report, board, export,
+    import_, merge,
 )  # fmt: skip
 for _verb in _VERBS:
     _verb.register(app)

@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reports.board_page import BoardFiles as BoardFiles
+    from reports.board_page import board as board
     from reports.comparison import CompareFiles as CompareFiles
     from reports.comparison import compare as compare
     from reports.equation import maps_document as maps_document
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from reports.report import build as build
 
 _HOME = {
+    "BoardFiles": "reports.board_page",
+    "board": "reports.board_page",
     "CompareFiles": "reports.comparison",
     "ReportFiles": "reports.report",
     "build": "reports.report",
@@ -24,7 +28,7 @@ _HOME = {
     "maps_document": "reports.equation",
 }
 
-__all__ = ["CompareFiles", "ReportFiles", "build", "compare", "maps_document"]
+__all__ = ["BoardFiles", "CompareFiles", "ReportFiles", "board", "build", "compare", "maps_document"]
 
 
 def __getattr__(name: str) -> Any:

@@ -155,12 +155,12 @@ def contrast(runs: Sequence[Evidence]) -> Comparison:
 def _pair(baseline: Evidence, other: Evidence, radii: Sequence[float]) -> Pair:
     """``other`` minus ``baseline`` on the inputs that both certified or tried to."""
     common = sorted(baseline.by_index.keys() & other.by_index.keys())
-    reason, say = _obstacle(baseline, other, common), _vocabulary(baseline, other)
+    reason, say = obstacle(baseline, other, common), _vocabulary(baseline, other)
     if reason:
         return Pair(other.name, baseline.name, 0, (), reason, say)
     rows = []
     for radius in radii:
-        first, second = ([_proved(e, i, radius) for i in common] for e in (other, baseline))
+        first, second = ([proved(e, i, radius) for i in common] for e in (other, baseline))
         rows.append(difference(first, second, radius=radius, level=LEVEL))
     return Pair(other.name, baseline.name, len(common), tuple(rows), say=say)
 
@@ -169,12 +169,12 @@ def _vocabulary(*runs: Evidence) -> Vocabulary:
     return CLAIMED if any(e.imported for e in runs) else PROVED
 
 
-def _proved(evidence: Evidence, index: int, radius: float) -> bool:
+def proved(evidence: Evidence, index: int, radius: float) -> bool:
     record = evidence.by_index[index]
     return record.certified and bool(record.correct) and record.radius >= radius
 
 
-def _obstacle(baseline: Evidence, other: Evidence, common: Sequence[int]) -> str:
+def obstacle(baseline: Evidence, other: Evidence, common: Sequence[int]) -> str:
     if not common:
         return "the runs share no input"
     if not (baseline.labelled and other.labelled):

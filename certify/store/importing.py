@@ -20,7 +20,7 @@ from certify.bounds import binomial_lower
 from certify.errors import InvalidInput, InvalidSetting
 from certify.files.safe import open_regular
 from certify.radii import radius_down
-from certify.records import Record, Status
+from certify.records import Record, Run, Status
 from certify.store import StoredRun, open_run, read_run
 from certify.store.logs import LogLine, parse_log
 
@@ -43,6 +43,14 @@ def import_locuslab(
     themselves or the settings, InvalidSetting for impossible settings, RunConflict when
     ``out`` holds another run.
     """
+    run = read_log(log_path, sigma=sigma, alpha=alpha, n=n)
+    with open_run(out, run.settings, run.guarantee) as store:
+        store.add_all(run.records)
+    return read_run(out)
+
+
+def read_log(log_path: str | os.PathLike[str], *, sigma: float, alpha: float, n: int) -> Run:
+    """The log as a run in memory; arguments and errors as ``import_locuslab``."""
     sigma, n = _check(sigma, n)
     binomial_lower(n, n, alpha)  # refuses an alpha that is none before the file is looked at
     path = Path(log_path)
@@ -70,9 +78,7 @@ def import_locuslab(
         f"{n} samples per input, radii printed to three digits). Nothing in a log can be recomputed; this "
         "run can be plotted and compared, not verified."
     )
-    with open_run(out, settings, guarantee) as store:
-        store.add_all(_record(row, sigma, n) for row in rows)
-    return read_run(out)
+    return Run([_record(row, sigma, n) for row in rows], settings, guarantee)
 
 
 def _check(sigma: float, n: int) -> tuple[float, int]:

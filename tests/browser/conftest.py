@@ -31,6 +31,16 @@ def report(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def board(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("board")
+    runs = [
+        ("digits-one-0.25", stored_run(folder / "a").run),
+        ("digits-one-0.5", stored_run(folder / "b", sigma=0.5).run),
+    ]
+    return reports.board(runs, folder / "site").html
+
+
+@pytest.fixture(scope="session")
 def comparison(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     return reports.compare([stored_run(folder / "a"), stored_run(folder / "b", sigma=0.5)]).html

@@ -53,6 +53,23 @@ def test_comparison_opens_without_console_message_or_request(page, comparison):
     assert page.requests() == [comparison.as_uri()]
 
 
+def test_the_board_is_silent_offline_sortable_and_filtered(page, board):
+    page.log("browser"), page.requests()
+    page.open(board.as_uri())
+    rows = (
+        "return [...document.querySelectorAll('#board tbody tr')]"
+        ".filter(r => !r.hidden).map(r => r.cells[0].textContent)"
+    )
+    names = page.run(rows)
+    press(page, "#board thead th:nth-child(5) button")
+    assert page.run("return document.querySelectorAll('#board th')[4].ariaSort") == "descending"
+    assert page.run(rows) == sorted(names, key=lambda name: -float(name.rsplit("-", 1)[1]))
+    fill(page, "#filter", "0.25")
+    assert page.run(rows) == ["digits-one-0.25"]
+    assert page.log("browser") == []
+    assert page.requests() == [board.as_uri()]
+
+
 def test_every_column_sorts_both_ways_with_missing_values_last(opened):
     heads = opened.run("return [...document.querySelectorAll('#table thead th')].map(t => t.textContent)")
     for i, name in enumerate(heads):
