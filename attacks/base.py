@@ -35,10 +35,10 @@ def begin(problem: Problem, job: Job) -> Tally:
     """The tally of a batch before any attack: what is misclassified, or has no finite scores."""
     oracle = problem.oracle
     oracle.focus(problem.samples)
-    scores = oracle.scores(problem.x)
+    scores = oracle.answers(problem.x)
     oracle.focus(None)
     finite = scores.isfinite().all(1).tolist()
-    right = (scores.argmax(1) == problem.y).tolist()
+    right = (scores.argmax(1) == problem.label).tolist()
     tally = Tally(job, problem, False, [f and r for f, r in zip(finite, right, strict=True)])
     for i, ok in enumerate(finite):
         if not ok:
@@ -59,7 +59,7 @@ def _within(judge: Judge, problem: Problem, tally: Tally) -> None:
             found = on_lattice(part, found, grid, within=True, gradients=tally.job.preset != "black-box")
         claimed = claims(part, found)
         whole, found = part.whole(part.x), part.whole(found)
-        verdicts = judge.verdicts(whole[claimed], part.y[claimed], found[claimed], part.eps[claimed])
+        verdicts = judge.verdicts(whole[claimed], part.judged[claimed], found[claimed], part.eps[claimed])
         for k, verdict in zip(claimed.tolist(), verdicts, strict=True):
             tally.settle(rows[k], stage.name, verdict, found[k])
         tally.charge(rows, time.perf_counter() - began)
@@ -96,7 +96,7 @@ def outward(
     step = 1e-6
     for _ in range(steps):
         whole = one.whole(point)
-        verdict = judge.verdicts(one.whole(one.x), one.y, whole, None)[0]
+        verdict = judge.verdicts(one.whole(one.x), one.judged, whole, None)[0]
         tally.settle(row, name, verdict, whole[0])
         if verdict.broken:
             return

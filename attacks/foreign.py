@@ -34,11 +34,13 @@ class Foreign:
 
     ``name``: what records call it, such as ``torchattacks.CW``. ``search(x, y)``: candidates (rows, *shape)
     for inputs and labels (rows,). ``holds``: the model that it keeps for itself, None where it is given ours.
+    ``aims``: the labels it is given are the classes to reach (torchattacks' mode "targeted(label)").
     """
 
     name: str
     search: Callable[[Tensor, Tensor], Any]
     holds: Any = None
+    aims: bool = False
 
 
 def foreign(tool: Any, model: Any, threat: Threat) -> Foreign:
@@ -52,7 +54,7 @@ def foreign(tool: Any, model: Any, threat: Threat) -> Foreign:
         )
     name = _name(tool)
     if hasattr(tool, "attack_mode") and hasattr(tool, "model"):
-        return Foreign(name, functools.partial(_torchattacks, tool), tool.model)
+        return Foreign(name, functools.partial(_torchattacks, tool), tool.model, _aims(tool))
     if _is_foolbox(tool):
         return Foreign(name, functools.partial(_foolbox, tool, model, threat))
     if _first_parameter(tool) == "model":
@@ -149,6 +151,10 @@ def _first_parameter(tool: Any) -> str | None:
         return next(iter(inspect.signature(tool).parameters), None)
     except (TypeError, ValueError):  # what is written in C may have no signature
         return None
+
+
+def _aims(tool: Any) -> bool:
+    return tool.attack_mode == "targeted(label)"
 
 
 def _name(tool: Any) -> str:

@@ -36,7 +36,7 @@ def attack_foreign(judge: Judge, problem: Problem, job: Job, tool: Foreign) -> l
     began = time.perf_counter()
     part = problem.take(torch.tensor(rows, device=problem.x.device))
     with counted(tool.holds if tool.holds is not None else judge.model.model) as asked:
-        found = candidates(tool, part.x, part.y, seed=job.seed)
+        found = candidates(tool, part.x, _labels(part, tool), seed=job.seed)
     problem.oracle.forwards[rows] += -(-asked[0] // len(rows))
     found = _allowed(part, found, job)
     claimed = claims(part, found)
@@ -46,12 +46,17 @@ def attack_foreign(judge: Judge, problem: Problem, job: Job, tool: Foreign) -> l
             one, steps = part.take(torch.tensor([k], device=part.x.device)), _STEPS if bool(boxed[k]) else 1
             outward(judge, one, found[k : k + 1], tally, rows[k], tool.name, steps=steps)
     else:
-        verdicts = judge.verdicts(part.x[claimed], part.y[claimed], found[claimed], part.eps[claimed])
+        verdicts = judge.verdicts(part.x[claimed], part.judged[claimed], found[claimed], part.eps[claimed])
         for k, verdict in zip(claimed.tolist(), verdicts, strict=True):
             tally.settle(rows[k], tool.name, verdict, found[k])
     tally.charge(rows, time.perf_counter() - began)
     tally.notify(tool.name)
     return tally.outcomes()
+
+
+def _labels(part: Problem, tool: Foreign) -> Tensor:
+    """The labels that ``tool`` gets: wanted classes where it was set to reach the classes it is given."""
+    return part.judged if tool.aims else part.label
 
 
 def _allowed(part: Problem, found: Tensor, job: Job) -> Tensor:

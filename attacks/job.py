@@ -102,10 +102,12 @@ class Tally:
         given = job.threat.eps
         sizes = problem.eps.tolist()
         out = []
-        for i, target in enumerate(problem.y.tolist()):
+        for i, target in enumerate(problem.label.tolist()):
             facts: dict[str, Any] = {"details": _restricted(job.threat)} | self.facts[i]
             if problem.oracle.plateau[i] and self.status[i] is AttackStatus.SURVIVED:
                 facts["details"] = facts["details"] | {"plateau": True}
+            if problem.wanted is not None:
+                facts["details"] = facts["details"] | {"wanted": int(problem.wanted[i])}
             out.append(
                 AttackOutcome(
                     index=problem.streams.ids[i],

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.geometry import Box, distance
-from attacks.losses import margin
+from attacks.losses import margin, missed_margin
 from attacks.under_attack import UnderAttack
 from certify.errors import CertifyError
 from certify.noise.grid import make_grid
@@ -58,6 +58,8 @@ class Judge:
     """Judges candidates against one model, norm ``p`` and box.
 
     ``mask``: which coordinates may differ from the input; ``grid``: the lattice that candidates must lie on.
+    ``targeted``: the class given with an input is the one that must be reached, not the one to be left;
+    margins are then the best other score minus that class's.
     """
 
     def __init__(
@@ -68,11 +70,13 @@ class Judge:
         box: Box,
         mask: Tensor | None = None,
         grid: float | None = None,
+        targeted: bool = False,
     ) -> None:
         self.model = UnderAttack.of(model)
         self.p = p
         self.box = box
         self.mask = mask
+        self._margin = missed_margin if targeted else margin
         self.grid = None if grid is None else make_grid(float(grid), None)
         self._double: Callable | None = _in_double(self.model.model)
 
@@ -83,7 +87,7 @@ class Judge:
             return []
         far, l2, linf = (distance(x, x_adv, p).tolist() for p in (self.p, 2.0, math.inf))
         in_box = self._allowed(x, x_adv).tolist()
-        together = margin(self.model.own(x_adv.clone()), y).tolist()
+        together = self._margin(self.model.own(x_adv.clone()), y).tolist()
         out = []
         for i in range(len(x)):
             one, label = x_adv[i : i + 1], y[i : i + 1]
@@ -113,16 +117,16 @@ class Judge:
     def _alone(self, one: Tensor, label: Tensor) -> tuple[float, int | None]:
         """The margin of one row by itself, the largest over its places in memory, and its class."""
         scores = self.model.own(one.clone())
-        alone = float(margin(scores, label))
+        alone = float(self._margin(scores, label))
         if alone < 0 and alone > -CLOSE * float(scores.abs().amax()) and not one.is_cuda:
-            alone = max(float(margin(self.model.own(row), label)) for row in placements(one))
+            alone = max(float(self._margin(self.model.own(row), label)) for row in placements(one))
         return alone, int(scores.argmax(1)) if bool(scores.isfinite().all()) else None
 
     def _margin64(self, one: Tensor, label: Tensor) -> float | None:
         if self._double is None:
             return None
         try:
-            return float(margin(self._double(one.to(torch.float64, copy=True)), label))
+            return float(self._margin(self._double(one.to(torch.float64, copy=True)), label))
         except (RuntimeError, TypeError, CertifyError):  # the model fixes a dtype somewhere inside
             self._double = None
             return None

@@ -16,6 +16,11 @@ def margin(scores: Tensor, label: Tensor) -> Tensor:
     return torch.where(scores.isfinite().all(1), score_gap(scores, label), torch.inf)
 
 
+def missed_margin(scores: Tensor, wanted: Tensor) -> Tensor:
+    """The best other score minus the wanted class's; negative where the class is the wanted one."""
+    return torch.where(scores.isfinite().all(1), -score_gap(scores, wanted), torch.inf)
+
+
 def score_gap(scores: Tensor, label: Tensor) -> Tensor:
     """The true class's score minus the best other one, whatever the scores are."""
     true = scores.gather(1, label[:, None])

@@ -10,6 +10,7 @@ from torch import Tensor
 from attacks.apgd import apgd_margin, ranked_targets
 from attacks.ddn import ddn
 from attacks.fab import fab_targeted
+from attacks.faces import MOST, faces
 from attacks.geometry import clip, column, norm, random_start
 from attacks.losses import margin
 from attacks.problem import Problem
@@ -50,6 +51,8 @@ def minimal(
     for classes in (3, 1):
         point = _walked(problem, best, steps=30, classes=classes)
         best, nearest = _nearer(problem, best, nearest, point, names, "boundary-walk")
+    if problem.wanted is not None and math.prod(problem.shape) <= MOST:
+        best, nearest = _nearer(problem, best, nearest, faces(problem, best), names, "faces")
     return best, names
 
 

@@ -45,6 +45,14 @@ class Oracle:
         with torch.no_grad():
             return self.model(x)
 
+    def answers(self, x: Tensor) -> Tensor:
+        """(rows, classes) scores of the model's own classes, whatever the search sees of them."""
+        return self.scores(x)
+
+    def own(self, x: Tensor) -> Tensor:
+        """``answers`` with a graph."""
+        return self.differentiable(x)
+
     def differentiable(self, x: Tensor) -> Tensor:
         """Scores with a graph, for one backward pass by the caller."""
         self._pending[0] += 1

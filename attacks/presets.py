@@ -26,6 +26,7 @@ PRESETS = {
     "thorough": "standard, then five restarts of APGD, the margin loss and the minimal attack at full length",
     "minimal": "the smallest perturbation: DDN, FAB-T, a walk along the boundary, bisection",
     "black-box": "Square (random coordinates for inputs other than images), 5000 queries: needs no gradient",
+    "all-targets": "minimal (with eps: standard) towards every other class, the distance to each kept",
     "smoothed": "PGD on the mean softmax, confirmed with fresh noise: for smoothed classifiers",
 }
 
@@ -105,10 +106,10 @@ def check_preset(preset: str, threat: Threat, *, smoothed: bool) -> None:
             why="a flip of the base classifier says nothing about its smoothed version, and the reverse",
             remedy='use preset="smoothed" with certify.Smoothed, any other preset with the model itself',
         )
-    if threat.eps is None and preset not in ("minimal", "smoothed"):
+    if threat.eps is None and preset not in ("minimal", "all-targets", "smoothed"):
         raise InvalidSetting(
             f"preset {preset!r} needs a perturbation size",
-            why="it searches inside a ball; only minimal and smoothed look for the smallest perturbation",
+            why="it searches inside a ball; only minimal, all-targets and smoothed look for the smallest",
             remedy='give Threat(norm, eps=...), or use preset="minimal"',
         )
     if threat.eps is not None and preset == "minimal":

@@ -21,8 +21,9 @@ class Problem:
     """``x`` (rows, *shape), labels ``y`` and sizes ``eps`` (rows,); norm ``p`` in the box.
 
     ``samples`` (rows,) says which of the oracle's inputs each row belongs to; ``streams`` are its random
-    numbers, one per row. With ``frame`` the rows are the coordinates that may move (attacks.reduced). An
-    attack returns a candidate per row and never judges it.
+    numbers, one per row. A targeted problem (attacks.aimed) has two classes, ``y`` = 0; ``truth`` and
+    ``wanted`` (rows,) are the model's own classes, before and after. With ``frame`` the rows are the
+    coordinates that may move (attacks.reduced). An attack returns a candidate per row and never judges it.
     """
 
     oracle: Oracle
@@ -36,6 +37,8 @@ class Problem:
     classes: int
     rows: int = 2048
     frame: Frame | None = None
+    truth: Tensor | None = None
+    wanted: Tensor | None = None
 
     @classmethod
     def of(cls, oracle: Oracle, x: Tensor, y: Tensor, *, eps: float | Tensor, p: float, box: Box,
@@ -68,11 +71,23 @@ class Problem:
         """The inputs as the model gets them: ``points`` (rows, d) put back into the coordinates that stay."""
         return points if self.frame is None else self.frame.embed(points, self.samples)
 
+    @property
+    def label(self) -> Tensor:
+        """(rows,) the model's own class of each input."""
+        return self.y if self.truth is None else self.truth
+
+    @property
+    def judged(self) -> Tensor:
+        """(rows,) the class that the judge looks at: the one to be left, or reached where one is wanted."""
+        return self.y if self.wanted is None else self.wanted
+
     def take(self, rows: Tensor) -> Problem:
         """The problem on these rows (positions)."""
         return replace(
             self, x=self.x[rows], y=self.y[rows], eps=self.eps[rows],
             streams=self.streams.subset(rows), samples=self.samples[rows],
+            truth=None if self.truth is None else self.truth[rows],
+            wanted=None if self.wanted is None else self.wanted[rows],
         )  # fmt: skip
 
     def noise(self, purpose: str) -> Tensor:

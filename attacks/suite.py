@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attacks.aimed import ALL, aimed, attack_all, read_target
 from attacks.base import attack_base
 from attacks.budget import Budget
 from attacks.foreign import Foreign, foreign
@@ -50,6 +51,7 @@ def attack(
     known: Mapping[int, AttackOutcome] | None = None,
     on_outcome: Callable[[AttackOutcome], None] | None = None,
     with_: Any = None,
+    target: Any = None,
 ) -> AttackRun:
     """Attack every input of ``x`` and judge the result.
 
@@ -67,6 +69,10 @@ def attack(
     first parameter must be called ``model``) or ``(x, y) -> x_adv``. It gets a batch of correctly classified
     inputs and their labels; outcomes and run name it (``torchattacks.CW``). A base classifier only.
 
+    ``target``: the class that inputs must become (its position), or one for each (n,); only that breaks an
+    input, and ``details.wanted`` keeps it. Default: any other class. Preset "all-targets" attacks towards
+    every other class; ``details.targets`` maps them to their distances, the outcome is the nearest's.
+
     Scores of any floating-point precision are followed, weights of any are left as they are: inputs and
     balls are float32 (float64 for float64 weights), the cast to float16 or bfloat16 weights is part of what
     is attacked. The result's ``flags`` count what makes survival worth less: ``square_improved`` (only a
@@ -83,7 +89,7 @@ def attack(
     return attack_each(
         model, given.x, y, eps=None, threat=threat, preset=preset, seed=seed, budget=budget,
         progress=progress, ids=given.ids if ids is None else ids, device=device, known=known,
-        on_outcome=on_outcome, with_=with_,
+        on_outcome=on_outcome, with_=with_, target=target,
     )  # fmt: skip
 
 
@@ -91,7 +97,7 @@ def attack_each(
     model: Any, x: Any, y: Any, *, eps: Sequence[float] | None, threat: Threat, preset: str, seed: int,
     budget: Budget | None = None, progress: bool | Report | None = None, ids: Sequence[int] | None = None,
     device: torch.device | str | None = None, known: Mapping[int, AttackOutcome] | None = None,
-    on_outcome: Callable[[AttackOutcome], None] | None = None, with_: Any = None,
+    on_outcome: Callable[[AttackOutcome], None] | None = None, with_: Any = None, target: Any = None,
 ) -> AttackRun:  # fmt: skip
     """``attack`` with one size per input: ``eps`` are certified radii and ``y`` the certified classes."""
     smoothed = is_smoothed(model)
@@ -113,6 +119,7 @@ def attack_each(
         classes = base.check(first, classes=model.num_classes if smoothed else None)
         inputs, labels = check_inputs(inputs, y, bounds=limits, num_classes=classes)
         names = _names(ids, len(inputs))
+        wanted = _wanted(target, preset, len(inputs), classes, smoothed=smoothed)
         if not smoothed:
             scores = base.check_function(first)
             warn_of_probabilities(scores, single=reads_one_logit(network), stacklevel=4)
@@ -120,7 +127,8 @@ def attack_each(
             base.check_gradients(first[:1], remedy=_no_gradients(smoothed=smoothed))
         found_by_id = {i: o for i, o in (known or {}).items() if i in set(names)}
         todo = [k for k, name in enumerate(names) if name not in found_by_id]
-        judge = Judge(base, p=threat.p, box=threat.box, mask=threat.mask, grid=threat.grid)
+        judge = Judge(base, p=threat.p, box=threat.box, mask=threat.mask, grid=threat.grid,
+                      targeted=wanted is not None or preset == ALL)  # fmt: skip
         with reporter(progress, total=len(names), preset=preset) as report:
             for part in _parts(todo, budget.batch_size):
                 rows, part_ids = base.place(inputs[part]), [names[k] for k in part]
@@ -142,14 +150,16 @@ def attack_each(
                         FramedOracle(base, frame), frame.movable(rows), truth, eps=sizes, p=threat.p,
                         box=frame.box(threat.box), frame=frame, **how,
                     )  # fmt: skip
+                if wanted is not None:
+                    problem = aimed(problem, wanted[part].to(rows.device))
                 notify = _notifier(report, found_by_id, len(names))
                 job = Job(threat, preset, seed, budget, notify, certified=eps is not None)
                 if tool is not None:
                     found = attack_foreign(judge, problem, job, tool)
+                elif smoothed:
+                    found = attack_smoothed(model, problem, job)
                 else:
-                    found = (
-                        attack_smoothed(model, problem, job) if smoothed else attack_base(judge, problem, job)
-                    )
+                    found = (attack_all if preset == ALL else attack_base)(judge, problem, job)
                 for outcome in found:
                     found_by_id[outcome.index] = outcome
                     if on_outcome is not None:
@@ -171,6 +181,16 @@ def _tool(with_: Any, network: Any, threat: Threat, *, smoothed: bool) -> Foreig
             remedy='attack the base model with it, or use preset="smoothed"',
         )
     return foreign(with_, network, threat)
+
+
+def _wanted(target: Any, preset: str, inputs: int, classes: int, *, smoothed: bool) -> Tensor | None:
+    if target is not None and (smoothed or preset == ALL):
+        raise InvalidSetting(
+            f"target cannot be given with preset {preset!r}",
+            why="a smoothed classifier is attacked towards any class, all-targets towards every one",
+            remedy="leave target out, or attack the base model with another preset",
+        )
+    return read_target(target, inputs=inputs, classes=classes)
 
 
 def _flags(outcomes: Sequence[AttackOutcome], preset: str) -> dict[str, int]:

@@ -40,8 +40,8 @@ def attack(
         str | None,
         typer.Option(
             "--preset",
-            help="quick, standard, thorough, minimal or black-box; smoothed for a run (its default). "
-            "Default for a base model: standard, without --eps minimal.",
+            help="quick, standard, thorough, minimal, all-targets or black-box; smoothed for a run "
+            "(its default). Default for a base model: standard, without --eps minimal.",
         ),
     ] = None,
     norm: Annotated[str, typer.Option("--norm", help="1, 2 or inf.")] = "2",
@@ -55,6 +55,10 @@ def attack(
     mask: Annotated[
         Path | None,
         typer.Option("--mask", help="With --model: .npy file of 0 and 1, which coordinates may move."),
+    ] = None,
+    target: Annotated[
+        int | None,
+        typer.Option("--target", help="With --model: the class that inputs must become. Default: any other."),
     ] = None,
     with_: attack_tool.With = None,
     with_args: attack_tool.WithArgs = None,
@@ -107,7 +111,7 @@ def attack(
         _refuse_front(front)
     if run is not None:
         _refuse_restrictions(grid, mask, "with a run")
-        attack_tool.refuse(with_, with_args, "with a run")
+        attack_tool.refuse(with_, with_args, "with a run", target=target)
     if run is not None and _certified_pixels(run):
         _refuse_out(out)
         if pixel_attack.attack_run(
@@ -137,7 +141,7 @@ def attack(
     network, _ = denoisers.with_denoiser(network, dataset, None, front)
     if dataset.task == "segmentation":
         _refuse_restrictions(grid, mask, "for a segmentation model")
-        attack_tool.refuse(with_, with_args, "for a segmentation model")
+        attack_tool.refuse(with_, with_args, "for a segmentation model", target=target)
         pixel_attack.attack_network(
             network, dataset, norm=norm, eps=eps, preset=preset, seed=seed, out=out, as_json=as_json
         )
@@ -147,7 +151,7 @@ def attack(
     if out is not None:
         check_ending(out)
     tool = attack_tool.built(with_, with_args, network, threat, preset=preset)
-    found = _run(network, dataset, threat, chosen, seed, with_=tool)
+    found = _run(network, dataset, threat, chosen, seed, with_=tool, target=target)
     if out is not None:
         save(found, out)
     show(found, as_json=as_json, hits=[])
@@ -334,11 +338,11 @@ def _keep_adversarials(store: Any, stored: Any, outcomes: Sequence[AttackOutcome
     store.put_arrays("adversarial", arrays)
 
 
-def _run(target: Any, dataset: Any, threat: Any, preset: str, seed: int, **resume: Any) -> AttackRun:
+def _run(attacked: Any, dataset: Any, threat: Any, preset: str, seed: int, **resume: Any) -> AttackRun:
     from attacks import attack as run_attack
 
     return run_attack(
-        target,
+        attacked,
         dataset.x,
         dataset.labels,
         threat=threat,

@@ -61,16 +61,16 @@ def built(name: str | None, args: str | None, network: Any, threat: Any, *, pres
         ) from error
 
 
-def refuse(name: str | None, args: str | None, where: str) -> None:
+def refuse(name: str | None, args: str | None, where: str, *, target: int | None = None) -> None:
     """Raise InvalidSetting where an option was given that has no meaning here."""
     from certify.errors import InvalidSetting
 
-    for option, value in (("--with", name), ("--with-args", args)):
+    for option, value in (("--with", name), ("--with-args", args), ("--target", target)):
         if value is not None:
             raise InvalidSetting(
                 f"{option} has no meaning {where}",
-                why="it names another library's attack on one base classifier",
-                remedy="certify attack --model ckpt.pt --with torchattacks:CW",
+                why="it belongs to an attack on the inputs of one base classifier",
+                remedy="certify attack --model ckpt.pt --with torchattacks:CW, or --target 3",
             )
 
 

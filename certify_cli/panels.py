@@ -63,7 +63,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
             "model", "base", "denoiser", "denoiser_args", "data", "label",
             "split", "limit", "skip", "data_root",
         ),
-        "Attack": ("preset", "norm", "eps", "grid", "mask", "with_", "with_args", "seed", "device"),
+        "Attack": ("preset", "norm", "eps", "grid", "mask", "target", "with_", "with_args", "seed", "device"),
         _ELSEWHERE: _FOREIGN,
         "Output": ("out", "as_json", "help"),
     },

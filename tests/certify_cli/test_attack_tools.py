@@ -47,3 +47,22 @@ def test_it_has_no_meaning_with_a_run(cli, run):
     done = cli("attack", run, "--with", "torchattacks:CW")
     assert done.exit_code == 2
     assert "--with has no meaning with a run" in " ".join(done.output.split())
+
+
+def test_a_target_on_the_command_line(cli, checkpoint):
+    words = ("attack", "--model", checkpoint, "--limit", 3, "--json")
+    found = json.loads(cli(*words, "--preset", "all-targets").stdout)
+    assert found["counts"]["broken"] + found["counts"]["clean_error"] == 3
+    refused = cli(*words, "--target", 10)
+    assert refused.exit_code == 2
+    assert "names no classes" in " ".join(refused.output.split())
+    free = json.loads(cli(*words, "--skip", 3).stdout)["median_distance"]
+    aimed = cli(*words, "--skip", 3, "--target", 9)
+    assert aimed.exit_code == 0, aimed.output
+    assert json.loads(aimed.stdout)["median_distance"] > free
+
+
+def test_a_target_has_no_meaning_with_a_run(cli, run):
+    done = cli("attack", run, "--target", 1)
+    assert done.exit_code == 2
+    assert "--target has no meaning with a run" in " ".join(done.output.split())
