@@ -32,7 +32,7 @@ _OPTIONS = {
     "radius": (),
     "grid": ("--mode", "grid", "--step", 0.05),
     "decide": ("--mode", "decide", "--radius", 0.05),
-    "fixed": ("--mode", "fixed", "--n0", 20, "--n", 300),
+    "fixed": ("--mode", "fixed", "--n0", 20, "--n", 300, "--randomised"),
     "soft": ("--scores", "soft"),
     "distribution": ("--scores", "distribution", "--mode", "fixed", "--n0", 20, "--n", 300),
 }
@@ -82,7 +82,7 @@ def resume(kind: str) -> tuple[object, ...]:
             7,
         )
     if kind in ("pixels", "holm"):
-        return (*_PIXELS, *(("--radius", 0.02) if kind == "holm" else ()))
+        return (*_PIXELS, *(("--radius", 0.02, "--tolerate", 0.1) if kind == "holm" else ()))
     return (*_CERTIFY, *_OPTIONS.get(kind, ()))
 
 
