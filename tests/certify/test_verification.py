@@ -266,6 +266,7 @@ def test_the_second_arithmetic_imports_nothing_of_the_first():
         "certify.verification.population",
         "certify.verification.ball",
         "certify.verification.carried",
+        "certify.verification.randomised",
         "certify.verification.rivals",
         "certify.verification.settings",
         "certify.verification.sides",
