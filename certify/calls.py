@@ -118,7 +118,7 @@ _EXAMPLES = {
     "Tensor": "a torch.Tensor",
     "nn.Module": "a torch.nn.Module",
     "Dataset": "a data set, as certify.data.load or as_dataset returns",
-    "torch.device": "a device that torch has here, such as 'cpu' or 'cuda'",
+    "torch.device": "a device that torch has here: 'cpu' always is one (--device cpu)",
     "torch.Generator": "a torch.Generator, or leave it out",
 }
 

@@ -303,7 +303,7 @@ def test_what_is_declared_is_kept_and_what_is_not_is_found():
     with pytest.raises(InvalidInput, match="declared range"):
         as_dataset(X * 2 - 1, Y)
     for wrong in (1, 1.5, 2**40):
-        with pytest.raises(InvalidSetting, match="class count"):
+        with pytest.raises(InvalidSetting, match="num_classes"):
             as_dataset(X, Y, num_classes=wrong)
     with pytest.raises(InvalidInput, match="label 1000000000 is not a class"):
         as_dataset(X, [0, 1, 2, 3, 0, 10**9])
