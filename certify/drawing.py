@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +32,10 @@ def curve(run: Run, ax: Any = None, *, label: str | None = None, level: float = 
     labelled = bool(run.records) and all(r.target is not None for r in run)
     values = _values(run, radii, level) if labelled else _shares(run, radii)
     style = {"color": _PROOF} | style
-    line = axes.step(radii, [v for v, _, _ in values], where="post", label=label, **style)[0]
+    line = axes.step(radii, [v for v, _, _ in values], where="pre", label=label, **style)[0]
     if labelled:
         axes.fill_between(radii, [low for _, low, _ in values], [high for _, _, high in values],
-                          step="post", color=line.get_color(), alpha=0.15, linewidth=0)  # fmt: skip
+                          step="pre", color=line.get_color(), alpha=0.15, linewidth=0)  # fmt: skip
     norm = run.settings.get("norm", "2")
     axes.set_xlabel(f"radius (l{norm} distance, input units)")
     axes.set_ylabel("certified accuracy" if labelled else "certified share of inputs")
@@ -47,13 +47,21 @@ def curve(run: Run, ax: Any = None, *, label: str | None = None, level: float = 
 
 
 def corners(radii: Sequence[float]) -> list[float]:
-    """Radii at which a curve may step, thinned, from 0 to a little beyond the last."""
+    """Radii at which a curve may step, thinned, from 0 to a little beyond the last.
+
+    Each value is drawn up to its own radius: a certificate of radius R still counts at R, and where radii are
+    left out the curve lies too low, never too high.
+    """
+    inside = thinned(radii, _MOST)
+    return [0.0, *inside, inside[-1] * 1.02 if inside else 1.0]
+
+
+def thinned(radii: Iterable[float], most: int) -> list[float]:
+    """The different positive radii in order, at most ``most`` of them, the first and the last among these."""
     inside = sorted({r for r in radii if r > 0})
-    if len(inside) > _MOST:
-        inside = [inside[round(i * (len(inside) - 1) / (_MOST - 1))] for i in range(_MOST)]
-    after = [inside[-1] * 1.02] if inside else [1.0]
-    # A certificate of radius R still counts at R: the curve drops just after it.
-    return [0.0, *(r * (1 + 1e-12) for r in inside), *after]
+    if len(inside) > most:
+        inside = [inside[round(i * (len(inside) - 1) / (most - 1))] for i in range(most)]
+    return inside
 
 
 def as_html(run: Run) -> str:

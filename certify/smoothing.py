@@ -202,9 +202,10 @@ class Smoothed:
             if store is not None:
                 rows.refuse_other(store.run(), store.path)
             records = self._certify(work, store, *listeners)
-        declared = plan_of(procedure)
-        documents = {} if declared is None else {PLAN: declared}
-        return Run(records, described, guarantee, documents=documents) if store is None else store.run()
+        if store is not None:
+            return store.run()
+        plan = plan_of(procedure)
+        return Run(records, described, guarantee, documents={} if plan is None else {PLAN: plan})
 
     def _certify(
         self,

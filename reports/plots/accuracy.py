@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
+from certify.drawing import thinned
 from certify.records import Estimate
 from reports.attack_groups import norm_name
 from reports.evidence import Evidence
@@ -79,9 +80,7 @@ def _extent(evidence: Evidence) -> float:
 
 def corners(radii: Sequence[float], extent: float, most: int = 400) -> list[float]:
     """Where the curve can step, thinned to ``most`` radii, with both ends."""
-    inside = sorted({r for r in radii if 0 < r <= extent})
-    if len(inside) > most:
-        inside = [inside[round(i * (len(inside) - 1) / (most - 1))] for i in range(most)]
+    inside = thinned((r for r in radii if r <= extent), most)
     return [0.0, *inside, *([extent] if not inside or inside[-1] < extent else [])]
 
 

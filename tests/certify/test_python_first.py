@@ -1,5 +1,7 @@
 """What a Python user does with a run: draw, show, save, report; and small courtesies of the API."""
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
@@ -45,12 +47,23 @@ def test_the_drawn_curve_is_certified_accuracy(run):
     assert shown[0] == run.accuracy()[0].value > 0.5
     assert shown[-1] == 0.0
     for r in run:  # a certificate of radius R still counts at R
-        k = int(np.searchsorted(at, r.radius, side="right")) - 1
+        k = int(np.searchsorted(at, r.radius, side="left"))
         assert shown[k] == pytest.approx(run.accuracy([r.radius])[0].value)
     assert line.get_linestyle() == "--"
     assert axes.get_legend().get_texts()[0].get_text() == "mine"
     assert axes.get_ylabel() == "certified accuracy"
     assert "l2" in axes.get_xlabel()
+
+
+def test_a_curve_of_many_radii_is_never_drawn_too_high(run):
+    many = [replace(run[0], index=i, label=1, target=1, radius=(i + 1) / 1000) for i in range(1000)]
+    [line] = Run(many, run.settings, "").plot(Figure().subplots()).lines
+    at, shown = line.get_xdata(), line.get_ydata()
+    assert len(at) < 500
+    assert line.get_drawstyle() == "steps-pre"
+    for radius in np.linspace(0, 1, 777):  # what stands at a radius is the value of the next corner
+        exact = sum(r.radius >= radius for r in many) / 1000
+        assert exact - 0.004 <= shown[np.searchsorted(at, radius, side="left")] <= exact
 
 
 def test_without_labels_the_certified_share_is_drawn(g, x):
