@@ -18,7 +18,6 @@ one-copy classifier under attack. ``--replays`` repeats all of it with other vot
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 import time
@@ -27,10 +26,9 @@ from typing import Any
 
 import numpy as np
 from common import machine, table, write
-from replay import read_log
+from replay import read_columns, read_log
 from scipy import special
 
-from certify.errors import InvalidInput
 from certify.population import attacked, lower_bound, one_pass_accuracy, upper_bound
 
 #: Samples per input at which the logs of a folder are replayed, by what their name begins with.
@@ -87,22 +85,8 @@ def read_counts(path: str) -> np.ndarray:
 
 def read_radii(path: str, sigma: float) -> np.ndarray:
     """The probability of the true class that each input's radius proves."""
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    try:
-        radius = np.array([float(row["radius"]) for row in rows])
-        right = np.array([row["label"] == row["predict"] for row in rows])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidInput(
-            f"{path} is not a log of radii",
-            why=f"every row needs label, predict and a number as radius ({error!r})",
-            remedy="give a log with the columns idx, label, predict, radius, correct",
-        ) from error
-    if not len(rows) or not np.all(radius >= 0):
-        raise InvalidInput(
-            f"{path} is not a log of radii", why="it is empty, or a radius is negative", remedy="correct it"
-        )
-    return np.where(right, special.ndtr(radius / sigma), 0.0)
+    label, predict, radius = read_columns(path)
+    return np.where(label == predict, special.ndtr(radius / sigma), 0.0)
 
 
 def replay(

@@ -111,6 +111,15 @@ def read_log(path: str) -> Log:
 
 def read_radii(path: str, sigma: float, samples: int, alpha: float) -> Log:
     """The counts behind the radii of a log of the literature; raises InvalidInput where it is none."""
+    label, predict, radius = read_columns(path)
+    distinct, place = np.unique(radius, return_inverse=True)
+    counts = np.array([_count_for(r, sigma, samples, alpha) for r in distinct])[place]
+    return Log((predict == label) & (predict >= 0), np.where(predict < 0, samples // 2, counts),
+               np.full(len(radius), samples))  # fmt: skip
+
+
+def read_columns(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Label, prediction and radius of each line of a log of the literature; raises InvalidInput."""
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     try:
@@ -122,10 +131,11 @@ def read_radii(path: str, sigma: float, samples: int, alpha: float) -> Log:
             why=f"every row needs label, predict and a number as radius ({error!r})",
             remedy="give a log with the columns idx, label, predict, radius, correct",
         ) from error
-    distinct, place = np.unique(radius, return_inverse=True)
-    counts = np.array([_count_for(r, sigma, samples, alpha) for r in distinct])[place]
-    return Log((predict == label) & (predict >= 0), np.where(predict < 0, samples // 2, counts),
-               np.full(len(rows), samples))  # fmt: skip
+    if not len(rows) or not np.all(radius >= 0):
+        raise InvalidInput(
+            f"{path} is not a log of radii", why="it is empty, or a radius is negative", remedy="correct it"
+        )
+    return label, predict, radius
 
 
 def _count_for(radius: float, sigma: float, n: int, alpha: float) -> int:
