@@ -11,6 +11,7 @@ from scipy import stats
 
 from certify.bounds import binomial_interval, binomial_lower
 from certify.radii import RADII, radius_between, radius_down
+from certify.randomised import randomised_lower
 from certify.runner_up import leader_lower, rivals_upper
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -114,3 +115,13 @@ def test_the_radii_of_single_inputs_and_what_the_second_bound_costs():
     ]
     assert 0.0012 < max(lost) <= 0.0013
     assert "at most 0.0013 sigma" in text.replace("\n", " ")
+
+
+def test_what_a_number_between_two_counts_is_worth():
+    text = page("sampling")
+    usual = binomial_lower(100, 100, 1e-3)
+    drawn = np.mean([randomised_lower(100, 100, 1e-3, (i + 0.5) / 2000) for i in range(2000)])
+    assert (
+        f"{int(usual * 1000) / 1000:.3f} at alpha = 0.001, and {int(drawn * 1000) / 1000:.3f} on average"
+        in text
+    )
