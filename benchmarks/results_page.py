@@ -124,7 +124,7 @@ def tool_figures(name: str) -> str:
     """One table of benchmarks.md, named "kind" or "kind:part"; "" where it was not measured."""
     kind, _, part = name.partition(":")
     return {
-        "cost": cost, "replay": replay, "replay-logs": replay_logs, "overhead": overhead,
+        "cost": cost, "replay": replay, "replay-logs": replay_logs, "overhead": overhead, "engine": engine,
         "attack": attack, "attack-machine": attack_machine,
         "noise": noise, "inside": inside, "bounds": bounds,
     }[kind](part)  # fmt: skip
@@ -188,6 +188,24 @@ def replay(_: str) -> str:
         }
         for r in found.get("rows", [])
     ]  # fmt: skip
+    return table(rows) if rows else ""
+
+
+def engine(_: str) -> str:
+    """A ResNet-20's certification over its bare passes: every process that was run."""
+    found = read("engine_cost.json")
+    rows = [
+        {
+            "samples per input": call["samples"],
+            "noise": noise,
+            "/ bare pass": ", ".join(f"{run['over_bare'][noise]:.2f}" for run in call["processes"]),
+            "/ bare pass, channels last": ", ".join(
+                f"{run['over_channels_last'][noise]:.2f}" for run in call["processes"]
+            ),
+        }
+        for call in found.get("calls", [])
+        for noise in ("gaussian", "lattice")
+    ]
     return table(rows) if rows else ""
 
 

@@ -128,6 +128,7 @@ class Smoothed:
         self.probe: Probe | None = None
         self._first: Anchors | None = None
         self._lanes: int | None = None
+        self._costs: dict[int, float] = {}  # seconds per sample of batch sizes, as far as they were timed
         self._probed: tuple[int, int] | None = None  # batch size and lanes of the probe
         self._kept = Unchanged(self)
 

@@ -23,6 +23,8 @@ TRIES = 3
 SHARE = 0.1
 #: Batches that a race of layouts and lanes evaluates: rounds, runners, batches of each.
 _RACE = 3 * 4 * 4
+#: A call of so many batches is too short for that race and long enough to guess who would win it.
+_GUESS = 8
 #: Stop trying larger batches once a single one takes this long: tuning must not cost the run.
 PATIENCE_S = 2.0
 #: ... or once so much time is spent on one of the two choices.
@@ -37,21 +39,30 @@ def pace_of(smoothed: Any, examples: Tensor, samples: int | None) -> tuple[int, 
     """
     view, noise, size, lanes = smoothed._view, smoothed.noise, smoothed.batch_size, smoothed._lanes
     if size is None:
-        size, raced = choose_batch_size(view, noise, examples, samples=samples)
+        size, raced = choose_batch_size(view, noise, examples, samples=samples, known=smoothed._costs)
         smoothed.batch_size = size if raced else None
     if lanes is None and (samples is None or _RACE * size <= SHARE * samples):
         lanes = smoothed._lanes = choose_lanes(view, noise, examples[0], size)
+    elif lanes is None and samples is not None and _GUESS * size <= samples:
+        return size, guess_lanes(view, noise, examples[0], size)
     return size, lanes or 1
 
 
 def choose_batch_size(
-    classifier: BaseClassifier, noise: Noise, examples: Tensor, *, samples: int | None = None
+    classifier: BaseClassifier,
+    noise: Noise,
+    examples: Tensor,
+    *,
+    samples: int | None = None,
+    known: dict[int, float] | None = None,
 ) -> tuple[int, bool]:
     """The fastest of a few batch sizes, timed on the real model and real noise, and whether all were tried.
 
     Only speed depends on the answer: votes are the same for every batch size. On CUDA a size
-    that does not fit in memory ends the search.
+    that does not fit in memory ends the search. ``known``: seconds per sample of the sizes that earlier
+    calls have timed, which are not timed again; what is timed now is added.
     """
+    known = {} if known is None else known
     sizes = CUDA_SIZES if classifier.device.type == "cuda" else CPU_SIZES
     base = noise.prepare(examples[0], device=classifier.device)
     best, best_cost, begun = sizes[0], float("inf"), time.perf_counter()
@@ -59,7 +70,9 @@ def choose_batch_size(
         if samples is not None and TRIES * size > SHARE * samples:
             return best, False
         try:
-            cost = _seconds_per_sample(classifier, noise, base, examples.shape[1:], size)
+            if size not in known:
+                known[size] = _seconds_per_sample(classifier, noise, base, examples.shape[1:], size)
+            cost = known[size]
         except torch.cuda.OutOfMemoryError:
             break
         if cost < best_cost:
@@ -76,12 +89,7 @@ def choose_lanes(classifier: BaseClassifier, noise: Noise, example: Tensor, batc
     depend on neither. Memory layout and lanes are timed together: what suits one thread may not suit two.
     """
     base = noise.prepare(example, device=classifier.device)
-    rows = torch.empty(batch_size, *example.shape, device=classifier.device)
-    noise.fill(rows, bases=[base], ids=[0], starts=[0], counts=[batch_size], seed=0)
-    lanes = lanes_worth_trying(classifier.model)
-    if lanes > 1 and not keeps_to_itself(classifier.logits, rows.clone()):
-        lanes = 1
-    layouts = (False, True) if _suits_channels_last(classifier, rows) else (False,)
+    lanes, layouts = _possible(classifier, noise, base, example.shape, batch_size)
     if lanes == 1 and len(layouts) == 1:
         return 1
     race = {}
@@ -96,6 +104,29 @@ def choose_lanes(classifier: BaseClassifier, noise: Noise, example: Tensor, batc
     last, number = _fastest(race, [Request(0, base, 0, 2 * lanes * batch_size)])
     classifier.lay_out(channels_last=last)
     return number
+
+
+def guess_lanes(classifier: BaseClassifier, noise: Noise, example: Tensor, batch_size: int) -> int:
+    """As ``choose_lanes``, without a race: as many lanes as can be had, channels last where they suit.
+
+    What usually wins for networks small enough to be copied, and what never changes a vote.
+    """
+    base = noise.prepare(example, device=classifier.device)
+    lanes, layouts = _possible(classifier, noise, base, example.shape, min(batch_size, 8))
+    classifier.lay_out(channels_last=layouts[-1])
+    return lanes if lanes > 1 and classifier.copies(1) else 1
+
+
+def _possible(
+    classifier: BaseClassifier, noise: Noise, base: Any, shape: torch.Size, count: int
+) -> tuple[int, tuple[bool, ...]]:
+    """The most lanes, and the layouts (plain first), that leave the model the function it is."""
+    rows = torch.empty(count, *shape, device=classifier.device)
+    noise.fill(rows, bases=[base], ids=[0], starts=[0], counts=[count], seed=0)
+    lanes = lanes_worth_trying(classifier.model)
+    if lanes > 1 and not keeps_to_itself(classifier.logits, rows.clone()):
+        lanes = 1
+    return lanes, (False, True) if _suits_channels_last(classifier, rows) else (False,)
 
 
 def _fastest(race: dict[tuple[bool, int], Sampler], request: list[Request]) -> tuple[bool, int]:

@@ -49,6 +49,38 @@ def test_a_small_call_races_nothing():
     assert [r.counts for r in small] == [r.counts for r in again]
 
 
+def test_what_one_call_has_timed_the_next_ones_do_not(monkeypatch):
+    g, timed = smoothed(), []
+    original = tuning._seconds_per_sample
+    monkeypatch.setattr(
+        tuning, "_seconds_per_sample", lambda *args: timed.append(args[-1]) or original(*args)
+    )
+    for seed in range(3):
+        g.certify(X, mode="fixed", n0=10, n=2_000, seed=seed)
+    assert timed == [64, 128]
+    g.certify(X, mode="fixed", n0=10, n=30_000, seed=1)
+    assert len(timed) == len(set(timed)) > 2
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 6, 6), (2, 36)])
+def test_a_call_too_short_for_a_race_of_lanes_has_them_and_the_same_votes(shape, monkeypatch):
+    monkeypatch.setattr(tuning, "lanes_worth_trying", lambda model: 2)
+    monkeypatch.setattr(tuning, "_fastest", None)  # nothing is raced
+    torch.manual_seed(0)
+    first = nn.Conv2d(1, 4, 3) if len(shape) == 4 else nn.Linear(36, 64)
+    net = nn.Sequential(first, nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).eval()
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(1)).mul(255).round() / 255
+    g = certify.Smoothed(net, 0.25, num_classes=3)
+    few = g.certify(x, mode="fixed", n0=10, n=1_500, seed=3)
+    assert g._probed[1] == 2
+    assert g._view.channels_last is (len(shape) == 4)
+    assert g._lanes is None  # a longer call may still find out
+    plain = certify.Smoothed(net, 0.25, num_classes=3, batch_size=2048).certify(
+        x, mode="fixed", n0=10, n=1_500, seed=3
+    )
+    assert [r.counts for r in few] == [r.counts for r in plain]
+
+
 @pytest.mark.parametrize("samples", [100, 2_000, 5_000, 20_000, 1_000_000])
 def test_the_race_costs_its_share_at_most(samples):
     g = smoothed()
