@@ -132,8 +132,6 @@ class Smoothed:
         self._probed: tuple[int, int] | None = None  # batch size and lanes of the probe
         self._kept = Unchanged(self)
 
-    # -- certificates -----------------------------------------------------------------------
-
     @checked
     def certify(
         self,
