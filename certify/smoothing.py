@@ -48,7 +48,7 @@ from certify.records import Record, Run
 from certify.runner_up import going_on
 from certify.sampling.audit import still_the_same
 from certify.sampling.classifier import Anchors, BaseClassifier, Probe
-from certify.sampling.engine import Request, Sampler, audited_counts, drive
+from certify.sampling.engine import Request, Sampler, audited_counts, drive, inputs_at_once
 from certify.sampling.first_linear import Reduced, refuse_other_shortcut
 from certify.sampling.start import among, noisy_rows, probed
 from certify.sampling.tally import tally_for
@@ -221,7 +221,10 @@ class Smoothed:
         prepared = ((work.ids[i], self._prepared(work.x[i])) for i in todo)
         records = []
         watch = self._kept.watch
-        finished = drive(work.sampler, work.procedure, prepared, on_samples=on_samples, watch=watch)
+        finished = drive(
+            work.sampler, work.procedure, prepared, on_samples=on_samples, watch=watch,
+            at_once=inputs_at_once(work.sampler, len(todo)),
+        )  # fmt: skip
         for id, outcome, seconds, audit in finished:
             target = None if work.y is None else int(work.y[place[id]])
             record = audited(issued(id, target, outcome, work.geometry, seconds), audit)
@@ -232,8 +235,6 @@ class Smoothed:
                 on_record(records[-1])
         self._kept.refuse()
         return sorted(records, key=lambda r: place[r.index])
-
-    # -- prediction and samples -------------------------------------------------------------
 
     @checked
     def predict(

@@ -218,20 +218,23 @@ def _smoothed(network: Any, sigma: float | None, dataset: Dataset, **options: An
 def _certify(
     smoothed: SmoothedSegmentation, part: Dataset, place: Path, asked: dict, described: dict
 ) -> tuple[SegmentationRun, int]:
+    from certify.forecast import Forecast
     from certify.interruption import telling
     from certify.progress import progress
 
-    samples = fresh = 0
+    fresh = 0
 
-    def on_samples(count: int) -> None:
-        nonlocal samples
-        samples += count
-        advance(0, note=f"{samples / max(time.perf_counter() - began, 1e-9):,.0f} samples/s")
+    def show(more: int = 0) -> None:
+        rate = forecast.drawn / max(time.perf_counter() - began, 1e-9)
+        advance(more, note=f"{rate:,.0f} samples/s", left=forecast.left())
+
+    forecast = Forecast(len(part.x), shown=show)
 
     def on_record(record: Any) -> None:
         nonlocal fresh
         fresh += 1
-        advance(1)
+        forecast.done.append(record.samples)
+        show(1)
 
     def kept() -> str:
         return f"{fresh} new images are certified and stored in {place}; the same command goes on from there"
@@ -240,7 +243,7 @@ def _certify(
         began = time.perf_counter()
         run = smoothed.certify(
             part.x, part.y, ids=part.ids.tolist(), store=str(place), settings=described,
-            on_record=on_record, on_samples=on_samples, **asked,
+            on_record=on_record, on_samples=forecast, **asked,
         )  # fmt: skip
     return run, fresh
 

@@ -261,20 +261,23 @@ def _mode_options(mode: str, given: dict[str, Any]) -> dict[str, Any]:
 def _certify(
     smoothed: Smoothed, dataset: Dataset, place: Path, asked: dict, described: dict, engine: Any
 ) -> tuple[Run, int]:
+    from certify.forecast import Forecast
     from certify.interruption import telling
     from certify.progress import progress
 
     done: list[Any] = []
-    samples = 0
+    stored = _stored(place)
 
-    def on_samples(count: int) -> None:
-        nonlocal samples
-        samples += count
-        advance(0, note=_note(done, samples, time.perf_counter() - began))
+    def show(more: int = 0) -> None:
+        note = _note(done, forecast.drawn, time.perf_counter() - began)
+        advance(more, note=note, left=forecast.left())
+
+    forecast = Forecast(len(dataset.x) - stored, shown=show)
 
     def on_record(record: Any) -> None:
         done.append(record)
-        advance(1, note=_note(done, samples, time.perf_counter() - began))
+        forecast.done.append(record.samples)
+        show(1)
 
     def kept() -> str:
         return (
@@ -282,7 +285,7 @@ def _certify(
             "command goes on from there"
         )
 
-    with telling(kept), progress("certifying", len(dataset.x)) as advance:
+    with telling(kept), progress("certifying", len(dataset.x), done=stored) as advance:
         began = time.perf_counter()
         run = smoothed.certify(
             dataset.x,
@@ -291,11 +294,22 @@ def _certify(
             store=str(place),
             settings=described,
             on_record=on_record,
-            on_samples=on_samples,
+            on_samples=forecast,
             engine=engine,
             **asked,
         )
     return run, len(done)
+
+
+def _stored(place: Path) -> int:
+    """How many inputs an earlier call has certified there. What is wrong there, the call itself will say."""
+    from certify.errors import CertifyError
+    from certify.store import read_run
+
+    try:
+        return len(read_run(place).run.records)
+    except (CertifyError, OSError):
+        return 0
 
 
 def _refuse_overlaps(run: Run, dataset: Dataset) -> None:
@@ -327,10 +341,10 @@ def _keep_maps(network: Any, run: Run, dataset: Dataset, place: Path) -> None:
 
 
 def _note(done: list[Any], samples: int, elapsed: float) -> str:
-    """Rate so far and, once inputs are done, the share of them that is proved (right, where labelled)."""
+    """Once inputs are done, the share of them that is proved (right, where labelled); and the rate so far."""
     rate = f"{samples / max(elapsed, 1e-9):,.0f} samples/s"
     if not done:
         return rate
     labelled = all(r.target is not None for r in done)
     share = sum(bool(r.correct) if labelled else r.certified for r in done) / len(done)
-    return f"{rate}, {'certified and correct' if labelled else 'certified'} {share:.1%}"
+    return f"{'proved right' if labelled else 'certified'} {share:.1%}, {rate}"

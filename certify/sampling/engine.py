@@ -31,6 +31,9 @@ from certify.sampling.tally import Tally, Votes
 Batch = list[tuple[int, int, int]]
 #: Inputs are admitted until a round asks for this many batches, so that few rows are padding.
 BATCHES_PER_ROUND = 8
+#: On the CPU, where a round costs nothing, of all inputs one in so many is under way at a time (and at least
+#: ``LEAST_AT_ONCE``): results come early and steadily, so that one sees them and can tell what is left.
+SHARE_AT_ONCE, LEAST_AT_ONCE = 12, 8
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Sampler:
 
     def draw(self, requests: Sequence[Request]) -> Drawn:
         """As ``counts``, with the answers that the requests ask to keep. One host synchronisation."""
-        batches = deque(enumerate(_packed(requests, self.batch_size)))
+        batches = deque(enumerate(_packed(requests, self._size_of(sum(r.count for r in requests)))))
         work = [partial(lane.count, batches, requests) for lane in self._lanes[: max(1, len(batches))]]
         parts = [work[0]()] if len(work) == 1 else run_in_lanes(work, abandon=batches.clear)
         counts = torch.stack([part.total for part in parts]).sum(0).cpu().numpy()
@@ -113,6 +116,11 @@ class Sampler:
             if sample in kept[position]:
                 kept[position][sample] = replace(kept[position][sample], cells=answer.cells, alone=True)
         return Drawn(counts.reshape(len(requests), *self.tally.shape), [list(k.values()) for k in kept])
+
+    def _size_of(self, rows: int) -> int:
+        """Rows of a batch: fewer than fit where one lane would otherwise have nothing to do."""
+        each = -(-rows // len(self._lanes))
+        return min(self.batch_size, -(-each // 32) * 32) if len(self._lanes) > 1 else self.batch_size
 
     def alone(self, request: Request, sample: int) -> Answer:
         """The answer to one sample of a request, evaluated by itself: the classifier's definition."""
@@ -211,18 +219,27 @@ def drive(
     *,
     on_samples: Callable[[int], None] | None = None,
     watch: Callable[[], None] = lambda: None,
+    at_once: int | None = None,
 ) -> Iterator[tuple[int, Outcome, float, dict[str, int]]]:
     """Run ``procedure`` on every (id, prepared input); yield (id, outcome, seconds, audit) as they finish.
 
     Seconds are the wall time of the rounds an input took part in, shared out by samples. ``audit`` says
     how many rows were evaluated again; a disagreement raises NondeterministicModel in place of the result.
-    ``watch`` is called after every round and before every result: it raises where the model has changed.
+    ``on_samples`` is told how many samples a round drew; its method ``under_way``, where it has one, how many
+    every unfinished input has. ``at_once``: at most so many inputs are under way (None: as many as fill a
+    round's batches). ``watch`` is called after every round and before every result: it raises where the model
+    has changed.
     """
+    on_begun = getattr(on_samples, "under_way", None)
     waiting = iter(inputs)
     active: list[_Active] = []
     exhausted = False
     while True:
-        while not exhausted and sum(a.missing for a in active) < BATCHES_PER_ROUND * sampler.batch_size:
+        while (
+            not exhausted
+            and sum(a.missing for a in active) < BATCHES_PER_ROUND * sampler.batch_size
+            and (at_once is None or len(active) < at_once)
+        ):
             item = next(waiting, None)
             if item is None:
                 exhausted = True
@@ -247,6 +264,23 @@ def drive(
                 watch()
                 yield a.id, a.outcome(), a.seconds, audited
         active = [a for a in active if a.missing]
+        if on_begun is not None:
+            on_begun([a.drawn for a in active])
+
+
+def inputs_at_once(sampler: Sampler, inputs: int) -> int | None:
+    """How many of so many inputs are best under way at a time; None for as many as fill the batches.
+
+    Where batches run here on the CPU that is a small share of them. A GPU, and workers, need full rounds.
+    """
+    if not isinstance(sampler, Sampler) or sampler.classifier.device.type != "cpu":
+        return None
+    return share_at_once(inputs)
+
+
+def share_at_once(inputs: int) -> int:
+    """The share of so many inputs that are under way at a time."""
+    return max(LEAST_AT_ONCE, -(-inputs // SHARE_AT_ONCE))
 
 
 def audited_counts(sampler: Sampler, requests: Sequence[Request]) -> np.ndarray:

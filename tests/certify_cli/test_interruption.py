@@ -250,7 +250,7 @@ def test_a_log_gets_a_line_now_and_then(capsys):
         time.sleep(0.3)
     said = capsys.readouterr().err.splitlines()
     assert len(said) >= 4
-    assert re.fullmatch(r"certifying: 12 of 200 after 0:00:0\d, 7,472 samples/s", said[0])
+    assert re.fullmatch(r"certifying: 12 of 200 after 0:00:0\d, about \d+ s left, 7,472 samples/s", said[0])
     assert "150 of 200" in said[-1]
     count = len(said)
     time.sleep(0.15)

@@ -48,8 +48,8 @@ def test_without_labels_no_accuracy_is_shown(capsys):
 def test_progress_tells_a_share_only_once_inputs_are_done():
     assert _note([], 5000, 2.0) == "2,500 samples/s"
     done = [proved(0, 0.1), proved(1, 0.1, target=0), Record(2, Status.ABSTAINED, target=1)]
-    assert _note(done, 5000, 2.0) == "2,500 samples/s, certified and correct 33.3%"
-    assert _note([proved(0, 0.1, target=None)], 100, 1.0) == "100 samples/s, certified 100.0%"
+    assert _note(done, 5000, 2.0) == "proved right 33.3%, 2,500 samples/s"
+    assert _note([proved(0, 0.1, target=None)], 100, 1.0) == "certified 100.0%, 100 samples/s"
 
 
 @pytest.mark.parametrize("name", sorted(c.name for c in app.registered_commands))
