@@ -249,7 +249,7 @@ class Run(Sequence[Record]):
 
     @checked
     def report(self, path: str | os.PathLike[str]) -> Any:
-        """Save the run in ``path``, and write its report there: report.html, table.tex, card.md, plots.
+        """Save the run in ``path``, and write its report there: page, LaTeX table, card, badge, plots.
 
         Returns what ``reports.build`` returns. Raises as ``save``, and MissingExtra where no package that
         writes reports is installed.

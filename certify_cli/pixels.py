@@ -58,7 +58,7 @@ def certify_pixels(
     described = provenance.provenance(
         model, network, dataset, part=part, skip=recorded.pop("skip"), limit=recorded.pop("limit")
     )
-    described["environment"] = recorded
+    described["environment"] = recorded | provenance.here()
     named: Any = smoothed
     place = out or provenance.default_directory(model, dataset, named, asked | {"mode": "pixels"}, described)
     common.refuse_unseeded(recorded["shard"], asked.get("seed"), place)

@@ -125,6 +125,7 @@ def population(
     described = provenance.provenance(model, network, dataset, part=dataset, skip=0, limit=None)
     described["environment"] = {
         "shard": shard, "batch_size": batch_size, "engine": engine, "workers": workers,
+        **provenance.here(),
     }  # fmt: skip
     asked = {
         "radii": radius, "samples": samples, "inputs": limit, "confidence": confidence, "pilot": pilot,

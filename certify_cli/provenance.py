@@ -59,6 +59,15 @@ def provenance(
     }
 
 
+def here() -> dict[str, Any]:
+    """The day and the machine, for a run's ``environment``: recorded with a session, binding nothing."""
+    from datetime import datetime
+
+    from certify.store.manifest import hardware
+
+    return {"date": datetime.now().date().isoformat(), "hardware": hardware()}
+
+
 def _names(dataset: Dataset) -> list[str]:
     """The classes' names; none where thousands are only numbered, as nothing is learnt from those."""
     from certify.labels import Numbered

@@ -188,6 +188,7 @@ def radius(
         "batch_size": batch_size,
         "engine": engine,
         "workers": workers,
+        **provenance.here(),
     }
     if chosen.record:
         described["denoiser_choice"] = chosen.record

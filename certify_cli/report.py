@@ -20,7 +20,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="One run directory, or several to compare.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write to. Default: the run.")] = None,
 ) -> None:
-    """Write report.html (self-contained), its plots, a LaTeX table and a model-card section.
+    """Write report.html (self-contained), its plots, a LaTeX table, a model-card section and a badge.
 
     Several runs become one page that sets them side by side, with paired tests against the first.
     """
@@ -28,7 +28,7 @@ def report(
 
     stored = [common.run_directory(run) for run in runs]
     written: Any = reports.build(stored[0], out=out) if len(stored) == 1 else reports.compare(stored, out=out)
-    beside = [written.table.name, *([written.card.name] if hasattr(written, "card") else [])]
+    beside = [getattr(written, part).name for part in ("table", "card", "badge") if hasattr(written, part)]
     figures = f"{len(written.plots)} figure{'' if len(written.plots) == 1 else 's'}"
     console = common.tables()
     console.print(f"page: {written.html} (one file; open it in a browser)", soft_wrap=True, markup=False)

@@ -1,6 +1,6 @@
 """Reports of stored runs: tables, plots, HTML, LaTeX, model cards. Reads records only.
 
-``reports.build(run_directory)`` writes report.html (self-contained), table.tex, card.md and
+``reports.build(run_directory)`` writes report.html (self-contained), table.tex, card.md, badge.svg and
 plots/*.svg; ``reports.compare([run, run])`` writes compare.html. Names are resolved on first use.
 """
 

@@ -15,6 +15,7 @@ from reports.attack_groups import norm_name
 from reports.evidence import Evidence
 from reports.fronts import denoiser_of
 from reports.gallery import gallery
+from reports.made import made_sentence
 from reports.svg import Figure, style_sheet
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def page(evidence: Evidence, figures: Mapping[str, Figure]) -> str:
             refutation_sentence=words.formula_refutation(example),
             ledger=(claims := tables.ledger_claims(evidence)),
             ledger_sentence=words.ledger_sentence(claims),
+            ledger_open=any(row["status"] == "violated" for claim in claims for row in claim.rows),
             violated=tables.violated_theorems(evidence),
             bounds=tables.bound_rows(evidence),
             left_out=(evidence.documents.get("bounds") or {}).get("left_out"),
@@ -99,6 +101,7 @@ def environment() -> jinja2.Environment:
     env.filters |= {"general": numbers.general, "count": numbers.count, "duration": numbers.seconds}
     env.filters["chip"] = lambda status: CHIPS.get(str(status), "none")
     env.filters["command"] = command
+    env.filters["made"] = made_sentence
     env.globals["points_interval"] = numbers.points_interval
     env.globals["asset"] = lambda name: Markup(style_sheet(name))
     return env

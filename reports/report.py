@@ -14,6 +14,7 @@ from certify.errors import InvalidSetting
 from certify.files.members import write_inside
 from certify.population.statements import is_population
 from reports import population, segmentation
+from reports.badge import badge
 from reports.card import card
 from reports.evidence import Evidence
 from reports.html import page
@@ -35,12 +36,13 @@ class ReportFiles:
     html: Path
     table: Path
     card: Path
+    badge: Path
     plots: tuple[Path, ...]
 
 
 @checked
 def build(run: Any, out: str | os.PathLike[str] | None = None) -> ReportFiles:
-    """Write report.html, table.tex, card.md and plots/*.svg, each appearing whole or not at all.
+    """Write report.html, table.tex, card.md, badge.svg and plots/*.svg, each appearing whole or not at all.
 
     ``run`` is a run directory or what ``certify.store.read_run`` returned; ``out`` is the
     directory to write into, by default the run's own. Only stored records are read: nothing is
@@ -61,6 +63,7 @@ def build(run: Any, out: str | os.PathLike[str] | None = None) -> ReportFiles:
         html=write_inside(place, "report.html", found.html),
         table=write_inside(place, "table.tex", found.table),
         card=write_inside(place, "card.md", found.card),
+        badge=write_inside(place, "badge.svg", badge(stored)),
         plots=tuple(
             write_inside(place, f"plots/{name}.svg", figure.document())
             for name, figure in found.figures.items()

@@ -119,7 +119,7 @@ def test_report_says_what_was_written_and_what_it_shows(cli, run, tmp_path):
     first, second, third = done.stdout.splitlines()
     assert first == f"page: {tmp_path / 'report.html'} (one file; open it in a browser)"
     written = sorted(p.name for p in (tmp_path / "plots").iterdir())
-    assert second == f"beside it: table.tex, card.md, plots/ ({len(written)} figures)"
+    assert second == f"beside it: table.tex, card.md, badge.svg, plots/ ({len(written)} figures)"
     stored = read_run(run).run
     assert third.startswith("certified accuracy (6 inputs, l2 radii): ")
     for part in third.split(": ")[1].split(", "):

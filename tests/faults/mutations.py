@@ -39,7 +39,7 @@ _WHOLE = (
 _FILES = (
     "records.sqlite", "records.sqlite-wal", "records.sqlite-shm", "records.sqlite-journal",
     "manifest.json", "certificates.csv", "adversarial.npz", "pixels-0.npz", ".lock", "report.html",
-    "table.tex", "card.md", "plots", "plots/accuracy.svg", ".report.html.tmp",
+    "table.tex", "card.md", "badge.svg", "plots", "plots/accuracy.svg", ".report.html.tmp",
 )  # fmt: skip
 _SQL = (
     "CREATE VIEW extra AS SELECT * FROM records",

@@ -32,7 +32,7 @@ _VERBS = (
     ("merge", "RUN", "GENUINE", "--out", "OUT"), ("transfer",), ("export", "RUN", "--to", "csv"),
 )  # fmt: skip
 #: Files that are only ever replaced in a run directory: what a link of that name points to stays.
-_OUTSIDE = ("lock", "report.html", "table.tex", "card.md", "accuracy.svg")
+_OUTSIDE = ("lock", "report.html", "table.tex", "card.md", "badge.svg", "accuracy.svg")
 #: Seconds that one reader may take on one tiny directory, on a machine that is busy with other things.
 PATIENCE = 600
 
