@@ -76,7 +76,22 @@ class _Stop:
             os.write(2, b"\ninterrupted again: stopped at once; what was stored is intact\n")
             os._exit(INTERRUPTED)
         self.asked = True
+        if _loads_torch(frame):
+            os.write(2, b"\ninterrupted while torch was loading; the same command begins again, or goes on\n")
+            os._exit(INTERRUPTED)
         raise KeyboardInterrupt
+
+
+def _loads_torch(frame: Any) -> bool:
+    """Whether torch is being imported: its C++ parts end the process where an exception crosses them."""
+    while frame is not None:
+        if (
+            frame.f_code.co_name == "<module>"
+            and frame.f_globals.get("__name__", "").split(".")[0] == "torch"
+        ):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def __getattr__(name: str) -> Any:

@@ -26,10 +26,11 @@ PATIENCE = 30
 
 
 def start(folder, *args: object) -> subprocess.Popen[bytes]:
-    """The command, from the moment at which its own code begins."""
+    """The command, from the moment at which Ctrl-C is in its own hands."""
     words = ["certify", *map(str, args)]
-    code = f"import sys; sys.argv = {words!r}\nfrom certify_cli.main import main\n"
-    code += "print('up', flush=True); main()"
+    code = f"import sys; sys.argv = {words!r}\nfrom certify_cli import main\n"
+    code += "taken = main._Stop\ndef stop():\n    it = taken()\n    print('up', flush=True)\n    return it\n"
+    code += "main._Stop = stop\nmain.main()"
     running = subprocess.Popen(
         [sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
     )
@@ -238,6 +239,24 @@ def test_lanes_are_at_rest_when_the_interruption_goes_on():
     with pytest.raises(KeyboardInterrupt):
         run_in_lanes([task, task], abandon=work.clear)
     assert ended == [True, True]
+
+
+def test_an_import_of_torch_is_not_broken_off_by_an_exception(tmp_path):
+    package = tmp_path / "torch"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    [None for _ in range(10**6)]\n"
+        "except BaseException:\n    print('crossed', flush=True)\n    raise\n"
+    )
+    code = "import sys; sys.argv = ['certify', 'doctor']\nfrom certify_cli.main import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 130, ended.stderr
+    assert "crossed" not in ended.stdout
+    assert "interrupted while torch was loading" in ended.stderr
 
 
 def test_a_log_gets_a_line_now_and_then(capsys):
