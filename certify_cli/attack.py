@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import attack_tool, common, denoisers, models, pixel_attack
+from certify_cli import attack_tool, common, completion, denoisers, models, pixel_attack
 from certify_cli.attack_summary import show
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def attack(
             "--preset",
             help="quick, standard, thorough, minimal, all-targets or black-box; smoothed for a run "
             "(its default). Default for a base model: standard, without --eps minimal.",
+            autocompletion=completion.one_of(*completion.PRESETS),
         ),
     ] = None,
     norm: Annotated[str, typer.Option("--norm", help="1, 2 or inf.")] = "2",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
+from certify_cli import completion
 from certify_cli.main import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -64,7 +65,11 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 Arch = Annotated[
     str | None,
-    typer.Option("--arch", help="Network of a bare state dict, or one of your own: module:factory."),
+    typer.Option(
+        "--arch",
+        help="Network of a bare state dict, or one of your own: module:factory.",
+        autocompletion=completion.architectures,
+    ),
 ]
 ArchArgs = Annotated[
     str | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import common
+from certify_cli import common, completion
 
 if TYPE_CHECKING:
     from certify.data import Dataset
@@ -19,6 +19,7 @@ Denoiser = Annotated[
         "--denoiser",
         help="Put a denoiser in front: a checkpoint, or heat, tv, perona-malik, identity. Several, separated "
         "by commas, need --pilot.",
+        autocompletion=completion.denoisers,
     ),
 ]
 DenoiserFile = Annotated[

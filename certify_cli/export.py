@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from certify_cli import common
+from certify_cli import common, completion
 
 EPILOG = "Example: certify export runs/demo --to locuslab --out demo.tsv"
 
@@ -18,7 +18,12 @@ def register(app: typer.Typer) -> None:
 
 def export(
     run: common.RunDir,
-    to: Annotated[str, typer.Option("--to", help="csv, json or locuslab.")] = "csv",
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", help="csv, json or locuslab.", autocompletion=completion.one_of(*completion.FORMATS)
+        ),
+    ] = "csv",
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write. Default: standard output.")
     ] = None,

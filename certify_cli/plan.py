@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import common, denoisers, models
+from certify_cli import common, completion, denoisers, models
 
 if TYPE_CHECKING:
     from certify import Smoothed
@@ -39,7 +39,14 @@ def plan(
     at: Annotated[float, typer.Option("--radius", help="The radius of mode decide.")] = 0.5,
     step: Annotated[float, typer.Option("--step", help="The step of mode grid.")] = 0.25,
     hours: Annotated[float, typer.Option("--hours", help="Time limit that workers are counted for.")] = 1.0,
-    noise: Annotated[str, typer.Option("--noise", help="lattice, gaussian or internal.")] = "lattice",
+    noise: Annotated[
+        str,
+        typer.Option(
+            "--noise",
+            help="lattice, gaussian or internal.",
+            autocompletion=completion.one_of("lattice", "gaussian", "internal"),
+        ),
+    ] = "lattice",
     grid: Annotated[float | None, typer.Option("--grid", help="Step of the input lattice.")] = None,
     denoiser: denoisers.Denoiser = None,
     denoiser_args: denoisers.DenoiserArgs = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import common, denoisers, engines, models, provenance, summary
+from certify_cli import common, completion, denoisers, engines, models, provenance, summary
 from certify_cli.smoothed import smoothed_for
 
 if TYPE_CHECKING:
@@ -70,7 +70,12 @@ def population(
     ] = None,
     data_root: common.DataRoot = None,
     noise: Annotated[
-        str, typer.Option("--noise", help="lattice (sound), or gaussian: exact arithmetic.")
+        str,
+        typer.Option(
+            "--noise",
+            help="lattice (sound), or gaussian: exact arithmetic.",
+            autocompletion=completion.one_of("lattice", "gaussian"),
+        ),
     ] = "lattice",
     grid: Annotated[
         float | None, typer.Option("--grid", help="Step of the input lattice. Default: the checkpoint's.")

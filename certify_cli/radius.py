@@ -12,6 +12,7 @@ from certify_cli import (
     attack,
     choosing,
     common,
+    completion,
     denoisers,
     engines,
     models,
@@ -51,10 +52,16 @@ def radius(
             "--mode",
             help="radius (any number), grid (multiples of --step), decide (--radius: yes or no) or "
             "fixed (--n0 and --n samples).",
+            autocompletion=completion.one_of(*completion.MODES),
         ),
     ] = "radius",
     scores: Annotated[
-        str, typer.Option("--scores", help="votes, or mean softmax scores: soft, distribution.")
+        str,
+        typer.Option(
+            "--scores",
+            help="votes, or mean softmax scores: soft, distribution.",
+            autocompletion=completion.one_of(*completion.SCORES),
+        ),
     ] = "votes",
     alpha: Annotated[float, typer.Option("--alpha", help="Probability that a certificate is wrong.")] = 0.001,
     n_max: Annotated[int, typer.Option("--n-max", help="Most samples spent on one input.")] = 100_000,
@@ -94,7 +101,9 @@ def radius(
     noise: Annotated[
         str,
         typer.Option(
-            "--noise", help="lattice (sound); exact arithmetic: gaussian, uniform, laplace, internal."
+            "--noise",
+            help="lattice (sound); exact arithmetic: gaussian, uniform, laplace, internal.",
+            autocompletion=completion.one_of(*completion.NOISES),
         ),
     ] = "lattice",
     grid: Annotated[

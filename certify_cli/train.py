@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify_cli import common, train_denoiser
+from certify_cli import common, completion, train_denoiser
 
 if TYPE_CHECKING:
     from pdenets.training import TrainingResult
@@ -26,7 +26,12 @@ def register(app: typer.Typer) -> None:
 
 def train(
     arch: Annotated[
-        str, typer.Option("--arch", help="Architecture: a name (see --list), or module:factory.")
+        str,
+        typer.Option(
+            "--arch",
+            help="Architecture: a name (see --list), or module:factory.",
+            autocompletion=completion.architectures,
+        ),
     ] = "convection-diffusion",
     data: Annotated[str, typer.Option("--data", help="Data set name, .npz file or image folder.")] = "digits",
     out: Annotated[
