@@ -52,7 +52,7 @@ from certify.sampling.engine import Request, Sampler, audited_counts, drive, inp
 from certify.sampling.first_linear import Reduced, refuse_other_shortcut
 from certify.sampling.start import among, noisy_rows, probed
 from certify.sampling.tally import tally_for
-from certify.sampling.tuning import pace_of
+from certify.sampling.tuning import Timed, pace_of
 from certify.seeds import Seed, settled
 from certify.sequential.boundaries import whole
 from certify.store import RunStore, open_run
@@ -128,7 +128,7 @@ class Smoothed:
         self.probe: Probe | None = None
         self._first: Anchors | None = None
         self._lanes: int | None = None
-        self._costs: dict[int, float] = {}  # seconds per sample of batch sizes, as far as they were timed
+        self._timed = Timed()
         self._probed: tuple[int, int] | None = None  # batch size and lanes of the probe
         self._kept = Unchanged(self)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +32,16 @@ PATIENCE_S = 2.0
 BUDGET_S = 3.0
 
 
+@dataclass
+class Timed:
+    """What one smoothed classifier's calls have found out so far about the speed of their settings."""
+
+    #: Seconds per sample of the batch sizes that were timed.
+    costs: dict[int, float] = field(default_factory=dict)
+    #: By batch size: lanes that can be had, and whether channels last suit.
+    guesses: dict[int, tuple[int, bool]] = field(default_factory=dict)
+
+
 def pace_of(smoothed: Any, examples: Tensor, samples: int | None) -> tuple[int, int]:
     """Batch size and lanes of a smoothed classifier for a call of so many samples at most.
 
@@ -39,12 +50,12 @@ def pace_of(smoothed: Any, examples: Tensor, samples: int | None) -> tuple[int, 
     """
     view, noise, size, lanes = smoothed._view, smoothed.noise, smoothed.batch_size, smoothed._lanes
     if size is None:
-        size, raced = choose_batch_size(view, noise, examples, samples=samples, known=smoothed._costs)
+        size, raced = choose_batch_size(view, noise, examples, samples=samples, known=smoothed._timed.costs)
         smoothed.batch_size = size if raced else None
     if lanes is None and (samples is None or _RACE * size <= SHARE * samples):
         lanes = smoothed._lanes = choose_lanes(view, noise, examples[0], size)
     elif lanes is None and samples is not None and _GUESS * size <= samples:
-        return size, guess_lanes(view, noise, examples[0], size)
+        return size, guess_lanes(view, noise, examples[0], size, smoothed._timed)
     return size, lanes or 1
 
 
@@ -106,15 +117,21 @@ def choose_lanes(classifier: BaseClassifier, noise: Noise, example: Tensor, batc
     return number
 
 
-def guess_lanes(classifier: BaseClassifier, noise: Noise, example: Tensor, batch_size: int) -> int:
+def guess_lanes(
+    classifier: BaseClassifier, noise: Noise, example: Tensor, batch_size: int, known: Timed
+) -> int:
     """As ``choose_lanes``, without a race: as many lanes as can be had, channels last where they suit.
 
-    What usually wins for networks small enough to be copied, and what never changes a vote.
+    What usually wins for networks small enough to be copied, and what never changes a vote. The model is
+    watched on a whole batch, since what it does may depend on the number of rows; ``known`` keeps the answer.
     """
-    base = noise.prepare(example, device=classifier.device)
-    lanes, layouts = _possible(classifier, noise, base, example.shape, min(batch_size, 8))
-    classifier.lay_out(channels_last=layouts[-1])
-    return lanes if lanes > 1 and classifier.copies(1) else 1
+    if batch_size not in known.guesses:
+        base = noise.prepare(example, device=classifier.device)
+        lanes, layouts = _possible(classifier, noise, base, example.shape, batch_size)
+        known.guesses[batch_size] = lanes if lanes > 1 and classifier.copies(1) else 1, layouts[-1]
+    lanes, last = known.guesses[batch_size]
+    classifier.lay_out(channels_last=last)
+    return lanes
 
 
 def _possible(

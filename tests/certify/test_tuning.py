@@ -8,6 +8,7 @@ import certify
 from certify.procedures import make_procedure
 from certify.procedures.outcome import most_samples
 from certify.sampling import tuning
+from certify.sampling.classifier import BaseClassifier
 
 
 class Counting(nn.Module):
@@ -60,6 +61,46 @@ def test_what_one_call_has_timed_the_next_ones_do_not(monkeypatch):
     assert timed == [64, 128]
     g.certify(X, mode="fixed", n0=10, n=30_000, seed=1)
     assert len(timed) == len(set(timed)) > 2
+
+
+SCRATCH = torch.zeros(2048, 3)
+
+
+class WritesToItsModuleForManyRows(nn.Module):
+    """Copies share the scratch, which only batches of more than 16 rows write to."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(16, 3)
+
+    def forward(self, x):
+        out = self.body(x.flatten(1))
+        if len(x) <= 16:
+            return out
+        SCRATCH[: len(x)] = out
+        return SCRATCH[: len(x)].clone()
+
+
+def test_lanes_are_not_guessed_from_fewer_rows_than_a_batch_has(monkeypatch):
+    monkeypatch.setattr(tuning, "lanes_worth_trying", lambda model: 2)
+    monkeypatch.setattr(BaseClassifier, "copies", lambda self, count: [self.again() for _ in range(count)])
+    torch.manual_seed(0)
+    g = certify.Smoothed(WritesToItsModuleForManyRows().eval(), 0.25, num_classes=3)
+    g.certify(X, mode="fixed", n0=10, n=1_500, seed=3)
+    assert g._probed[1] == 1
+
+
+def test_a_guess_is_made_once(monkeypatch):
+    watched = []
+    original = tuning.keeps_to_itself
+    monkeypatch.setattr(tuning, "lanes_worth_trying", lambda model: 2)
+    monkeypatch.setattr(
+        tuning, "keeps_to_itself", lambda f, rows: watched.append(len(rows)) or original(f, rows)
+    )
+    g = smoothed()
+    for seed in range(3):
+        g.certify(X, mode="fixed", n0=10, n=1_000, seed=seed)
+    assert watched == [64]
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 6, 6), (2, 36)])
