@@ -37,6 +37,7 @@ except ImportError:  # imported as a module of the benchmarks folder
     from benchmarks import common
 
 SIGMA, EPS = 0.25, 8 / 255
+PARTS = ("forward", "pgd", "certification", "autoattack")
 NOT_COMPILED = {"skipped": "compilation takes longer than a tiny run"}
 
 
@@ -238,22 +239,21 @@ def hardware(device: torch.device) -> dict[str, Any]:
     return facts
 
 
-def measure(device: torch.device, *, tiny: bool) -> dict[str, Any]:
-    """All parts in order; ``tiny`` shrinks every size so that a CPU finishes in seconds."""
+SIZES = {"width": 64, "blocks": 3, "train": 400, "batch": 256, "pgd": 512, "aa": 256, "n": 100_000,
+         "inputs": 8}  # fmt: skip
+TINY = {"width": 8, "blocks": 1, "train": 20, "batch": 32, "pgd": 8, "aa": 4, "n": 200, "inputs": 2}
+
+
+def measure(
+    device: torch.device, *, tiny: bool, keep: Callable[[dict[str, Any]], None] = lambda report: None
+) -> dict[str, Any]:
+    """All parts in order; ``tiny`` shrinks every size so that a CPU finishes in seconds.
+
+    ``keep`` gets the report after every part, so that an interrupted run leaves what it has measured.
+    """
     torch.manual_seed(0)
     began = time.perf_counter()
-    size = {"width": 8, "blocks": 1, "train": 20, "batch": 32, "pgd": 8, "aa": 4, "n": 200, "inputs": 2}
-    if not tiny:
-        size = {
-            "width": 64,
-            "blocks": 3,
-            "train": 400,
-            "batch": 256,
-            "pgd": 512,
-            "aa": 256,
-            "n": 100_000,
-            "inputs": 8,
-        }
+    size = TINY if tiny else SIZES
     model = train(network(size["width"], size["blocks"]).to(device), size["train"], size["batch"], device)
     x, y = prototypes(max(size["pgd"], size["aa"]), device, seed=10_000)
     with torch.no_grad():
@@ -263,13 +263,22 @@ def measure(device: torch.device, *, tiny: bool) -> dict[str, Any]:
         "benchmark": "gpu", "hardware": hardware(device), "device": device.type, "tiny": tiny, "sizes": size,
         "parameters": sum(p.numel() for p in model.parameters()), "clean accuracy": accuracy,
     }  # fmt: skip
-    report["forward"] = bare_forward(model, x[: size["pgd"]], device, not tiny)
-    report["pgd"] = gradient_attack(model, x[: size["pgd"]], labels[: size["pgd"]], device, 3 if tiny else 20)
-    report["autoattack"] = autoattack(model, x[: size["aa"]], labels[: size["aa"]], device, EPS)
-    report["certification"] = certification(
-        model, x[: size["inputs"]], device, size["n"], report["forward"]["float32"], not tiny
-    )
-    report["seconds"] = time.perf_counter() - began
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "forward": lambda: bare_forward(model, x[: size["pgd"]], device, not tiny),
+        "pgd": lambda: gradient_attack(
+            model, x[: size["pgd"]], labels[: size["pgd"]], device, 3 if tiny else 20
+        ),
+        "certification": lambda: certification(
+            model, x[: size["inputs"]], device, size["n"], report["forward"]["float32"], not tiny
+        ),
+        "autoattack": lambda: autoattack(model, x[: size["aa"]], labels[: size["aa"]], device, EPS),
+    }
+    for name in PARTS:
+        started = time.perf_counter()
+        report[name] = parts[name]()
+        report[name]["seconds of this part"] = time.perf_counter() - started
+        report["seconds"] = time.perf_counter() - began
+        keep(report)
     return report
 
 
@@ -281,14 +290,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise SystemExit("no CUDA device here: use --device cpu --tiny to check that the benchmark runs")
-    report = measure(torch.device(args.device), tiny=args.tiny)
-    name = report["hardware"].get("gpu", "cpu").lower().replace(" ", "-")
+    device = torch.device(args.device)
+    name = hardware(device).get("gpu", "cpu").lower().replace(" ", "-")
     out = args.out or common.RESULTS / f"gpu-{name}.json"
-    common.write(out, report)
-    parts = ("forward", "pgd", "autoattack", "certification")
-    print(
-        common.table([{"part": p, "what": k, "result": str(v)} for p in parts for k, v in report[p].items()])
-    )
+    report = measure(device, tiny=args.tiny, keep=lambda found: common.write(out, found))
+    rows = [{"part": p, "what": k, "result": str(v)} for p in PARTS for k, v in report[p].items()]
+    print(common.table(rows))
     print(f"written to {out} after {report['seconds']:.0f} s")
 
 

@@ -65,8 +65,12 @@ def train(
     ] = "cosine",
     augment: Annotated[
         str | None,
-        typer.Option("--augment", help="Images: crop-flip, crop or none. Default: by data set."),
+        typer.Option("--augment", help="Images: crop-flip, crop, shift or none. Default: by data set."),
     ] = None,
+    average: Annotated[
+        float,
+        typer.Option("--average", help="Write the running average of the weights, such as 0.999. 0: none."),
+    ] = 0.0,
     denoiser: Annotated[
         str | None,
         typer.Option("--denoiser", help="Train a denoiser instead of a classifier: dncnn, unet; heat, ..."),
@@ -183,6 +187,7 @@ def train(
             nesterov=nesterov,
             schedule=schedule,
             augment=augment,
+            average=average,
             seed=seed,
             device=common.pick_device(device),
             progress=report,

@@ -21,7 +21,9 @@ from certify.errors import InvalidSetting
 #: How far an image is shifted at most, in pixels: the padding of 4 that CIFAR is trained with.
 PADDING = 4
 #: Name -> (largest shift, whether half of the images are mirrored).
-AUGMENTATIONS = {"none": (0, False), "crop": (PADDING, False), "crop-flip": (PADDING, True)}
+AUGMENTATIONS = {
+    "none": (0, False), "shift": (2, False), "crop": (PADDING, False), "crop-flip": (PADDING, True),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

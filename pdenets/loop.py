@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from certify.data.dataset import Dataset
 from certify.errors import TrainingDiverged
@@ -27,7 +28,7 @@ MILESTONES = (0.3, 0.6, 0.8)
 
 
 class Loop:
-    """Runs epochs of one training. ``settings`` gives lr, schedule, epochs, batch_size and seed.
+    """Runs epochs of one training. ``settings`` gives lr, schedule, epochs, batch_size, seed and average.
 
     Batches, augmentation, noise and dropout of an epoch depend on (seed, epoch) and on nothing that
     happened before, which is what lets an interrupted training continue exactly.
@@ -50,6 +51,13 @@ class Loop:
         self.lr, self.epochs, self.seed = settings["lr"], settings["epochs"], settings["seed"]
         self.batch_size, self.schedule, self.group = settings["batch_size"], settings["schedule"], group
         self.progress = progress if group.leads else None
+        decay = settings.get("average", 0.0)
+        #: The running average of the weights and of batch norms' statistics, where one is kept.
+        self.averaged = (
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+            if decay
+            else None
+        )
         self.device = next(model.parameters()).device
         self.steps = math.ceil(len(data) / self.batch_size)
         self.skipped = self.failures = 0
@@ -59,11 +67,18 @@ class Loop:
         self.model.load_state_dict(tensors["model"])
         self.optimizer.load_state_dict(tensors["optimizer"])
         self.skipped = tensors["skipped"]
+        if self.averaged is not None:
+            self.averaged.load_state_dict(tensors["averaged"])
 
     def tensors(self) -> dict[str, Any]:
         """What ``restore`` needs."""
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return state | {"skipped": self.skipped}
+        average = {} if self.averaged is None else {"averaged": self.averaged.state_dict()}
+        return state | {"skipped": self.skipped} | average
+
+    def trained(self) -> nn.Module:
+        """The network as it stands: the average where one is kept, in place of the last step's weights."""
+        return self.model if self.averaged is None else self.averaged.module
 
     def run_epoch(self, epoch: int) -> None:
         """One pass over the data; raises TrainingDiverged where steps stay non-finite."""
@@ -114,6 +129,8 @@ class Loop:
         if bool(torch.isfinite(self.group.average(loss.detach())) & torch.isfinite(norm)):
             self.optimizer.step()
             self.failures = 0
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.model)
             return
         self.skipped += 1
         self.failures += 1

@@ -22,7 +22,7 @@ from certify.calls import checked
 from certify.errors import InvalidSetting
 from certify.limits import alike, real_values
 from pdenets.residual import diffusion_penalty, probabilities
-from pdenets.smooth_losses import Consistency, SmoothAdversarial
+from pdenets.smooth_losses import Consistency, Macer, SmoothAdversarial
 
 Losses = dict[str, Tensor]
 
@@ -193,4 +193,5 @@ REGULARISERS: dict[str, Callable[..., Regulariser]] = {
     "residual": _paper,
     "consistency": Consistency,
     "smoothadv": SmoothAdversarial,
+    "macer": Macer,
 }

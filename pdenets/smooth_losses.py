@@ -30,15 +30,22 @@ class Consistency:
     ) -> dict[str, Tensor]:
         logits = _on_copies(model, x, _noise(x, self.sigma, self.copies, generator))
         target = y.repeat(self.copies, *[1] * (y.dim() - 1))
-        log_p = logits.log_softmax(1).unflatten(0, (self.copies, len(x)))
-        mean = log_p.exp().mean(0)
-        log_mean = mean.clamp_min(1e-12).log()
-        spread = (mean * (log_mean - log_p)).sum(2).mean()
-        entropy = -(mean * log_mean).sum(1).mean()
         return {
             "classification": F.cross_entropy(logits, target),
-            "consistency": self.weight * (spread + self.eta * entropy),
+            "consistency": self.weight * disagreement(logits, self.copies, eta=self.eta),
         }
+
+
+def disagreement(logits: Tensor, copies: int, *, eta: float) -> Tensor:
+    """Spread of the copies' probabilities around their mean, plus ``eta`` times the mean's entropy.
+
+    ``logits``: (copies * batch, classes, ...), copy by copy. The regulariser of ``Consistency``.
+    """
+    log_p = logits.log_softmax(1).unflatten(0, (copies, len(logits) // copies))
+    mean = log_p.exp().mean(0)
+    log_mean = mean.clamp_min(1e-12).log()
+    spread = (mean * (log_mean - log_p)).sum(2).mean()
+    return spread - eta * (mean * log_mean).sum(1).mean()
 
 
 @dataclass(frozen=True)
@@ -47,15 +54,19 @@ class SmoothAdversarial:
 
     ``steps`` projected gradient steps of length ``2 radius / steps`` raise the loss of
     the *mean* softmax over the copies, inside the l2 ball of ``radius`` (input units).
+    ``consistency`` > 0 adds that weight times the disagreement of the attacked copies
+    (``eta`` as in ``Consistency``).
 
-    Reference: Salman et al., Provably Robust Deep Learning via Adversarially Trained
-    Smoothed Classifiers, NeurIPS 2019.
+    References: Salman et al., Provably Robust Deep Learning via Adversarially Trained
+    Smoothed Classifiers, NeurIPS 2019; with consistency Jeong and Shin, NeurIPS 2020.
     """
 
     sigma: float
     radius: float = 0.5
     steps: int = 2
     copies: int = 2
+    consistency: float = 0.0
+    eta: float = 0.5
 
     def loss(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator
@@ -72,7 +83,53 @@ class SmoothAdversarial:
             delta = delta * (self.radius / _norm(delta).clamp_min(1e-12)).clamp_max(1)
         logits = _on_copies(model, x + delta.detach(), noise)
         target = y.repeat(self.copies, *[1] * (y.dim() - 1))
-        return {"classification": F.cross_entropy(logits, target)}
+        losses = {"classification": F.cross_entropy(logits, target)}
+        if self.consistency:
+            losses["consistency"] = self.consistency * disagreement(logits, self.copies, eta=self.eta)
+        return losses
+
+
+@dataclass(frozen=True)
+class Macer:
+    """Cross-entropy of the mean softmax over noisy copies, and a hinge on a soft certified radius.
+
+    For inputs whose mean over the copies of softmax(beta * logits) is right, the soft radius is
+    sigma / 2 * (z(p1) - z(p2)): p1 and p2 are the two largest means, z is the normal quantile. The loss
+    adds weight * sigma / 2 * (gamma - z(p1) + z(p2)), while that is positive, averaged over the
+    batch. Means that are 0 or 1 to rounding have no gradient and are left out.
+
+    Reference: Zhai et al., MACER: Attack-free and Scalable Robust Training via Maximizing Certified
+    Radius, ICLR 2020.
+    """
+
+    sigma: float
+    weight: float = 16.0
+    gamma: float = 8.0
+    beta: float = 16.0
+    copies: int = 16
+
+    def loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        logits = _on_copies(model, x, _noise(x, self.sigma, self.copies, generator))
+        logits = logits.unflatten(0, (self.copies, len(x)))
+        mean = logits.softmax(2).mean(0)
+        (p1, p2), first = _two_largest((self.beta * logits).softmax(2).mean(0))
+        usable = (first == y) & (p1 < 1) & (p2 > 0)
+        gap = torch.special.ndtri(torch.where(usable, p1, 0.75)) - torch.special.ndtri(
+            torch.where(usable, p2, 0.25)
+        )
+        lost = torch.where(usable, (self.gamma - gap).clamp_min(0), 0.0)
+        return {
+            "classification": F.nll_loss(mean.clamp_min(1e-12).log(), y),
+            "radius": self.weight * self.sigma / 2 * lost.mean(),
+        }
+
+
+def _two_largest(p: Tensor) -> tuple[Tensor, Tensor]:
+    """The two largest of each row, shape (2, batch), and the place of the largest."""
+    values, places = p.topk(2, dim=1)
+    return values.T, places[:, 0]
 
 
 def _noise(x: Tensor, sigma: float, copies: int, generator: torch.Generator) -> Tensor:

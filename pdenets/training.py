@@ -83,6 +83,7 @@ def train(
     nesterov: bool = False,
     schedule: str = "cosine",
     augment: str | None = None,
+    average: float = 0.0,
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Callable[[Progress], None] | None = None,
@@ -96,7 +97,9 @@ def train(
     sigma 0). ``optimizer`` is "adam" or "sgd" with momentum .9, in Nesterov's form with
     ``nesterov``; ``schedule`` takes ``lr`` down to 0 as a "cosine", by fifths after 30, 60 and
     80 % of the epochs ("steps"), or keeps it "constant". ``augment`` names what is done to images
-    in every epoch (see ``pdenets.augmentation``).
+    in every epoch (see ``pdenets.augmentation``). ``average`` (0: none; such as .999) keeps an
+    exponential average of the weights with this factor a step, and what is measured and written is
+    the average: Izmailov et al., "Averaging weights leads to wider optima" (UAI 2018).
     What is left out comes from ``pdenets.defaults``. Without ``val_data`` a twentieth of the
     training set is held out. Nothing is written at ``out`` until training is done; an
     unfinished training is resumed from its state file. Under torchrun the processes
@@ -117,6 +120,7 @@ def train(
     augment = row.augment if augment is None else augment
     check_training(train_data, epochs=epochs, lr=lr, batch_size=batch_size)
     within("weight_decay", weight_decay, 0, 1e6, "a factor")
+    within("average", average, 0, 0.999999, "the share that a step keeps of the average before it")
     check_steps(optimizer=optimizer, nesterov=nesterov, schedule=schedule)
     check_out(out)
     if val_data is None:
@@ -134,7 +138,7 @@ def train(
             "batch_size": batch_size, "optimizer": optimizer, "weight_decay": weight_decay,
             "nesterov": nesterov, "schedule": schedule, "augment": augment, "seed": seed,
             "processes": group.size, "data": train_data.digest(),
-        }  # fmt: skip
+        } | ({"average": average} if average else {})  # fmt: skip
         # What could not be written at the end is refused before the first step.
         encode(_header(train_data, arch, arguments, settings))
         loop = Loop(
@@ -157,7 +161,7 @@ def train(
         group.barrier()
         for epoch in range(resumed_from + 1, epochs + 1):
             loop.run_epoch(epoch)
-            metrics = evaluate(model, val_data, sigma=sigma, batch_size=1024, seed=seed)
+            metrics = evaluate(loop.trained(), val_data, sigma=sigma, batch_size=1024, seed=seed)
             history.append(replace(metrics, epoch=epoch))
             if group.leads and epoch < epochs and time.monotonic() - saved >= SAVE_EVERY:
                 rows = [asdict(m) for m in history]
@@ -171,7 +175,7 @@ def train(
         )  # fmt: skip
         if group.leads:
             record = settings | _summary(result) | {"examples": len(train_data), "held_out": len(val_data)}
-            checkpoints.save(out, model.cpu().eval(), _header(train_data, arch, arguments, record))
+            checkpoints.save(out, loop.trained().cpu().eval(), _header(train_data, arch, arguments, record))
             unfinished.unlink(missing_ok=True)
         # Nobody returns before the checkpoint is there.
         group.barrier()
