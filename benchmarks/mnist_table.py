@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import RESULTS, machine, write
 
 import certify
+from certify import checkpoints
 from certify.data import Dataset, load
 from pdenets.training import train
+from reports.paired import difference
 
 SIGMAS = (0.25, 0.5, 1.0)
 PART = 1_000
@@ -83,9 +86,11 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.what == "table":
-        import mnist_table_page
-
-        mnist_table_page.write(options.folder, options.logs)
+        if options.logs is None:
+            raise SystemExit(
+                "which published logs? --logs FOLDER, with files such as mnist-lenet-macer-0.25.tsv"
+            )
+        write(RESULTS / "mnist_table.json", compared(options.folder, options.logs))
         return
     torch.set_num_threads(1)
     root = {} if options.data_root is None else {"root": options.data_root}
@@ -144,6 +149,82 @@ def certified(
         log.with_suffix(".json").write_text(json.dumps(facts))
         log.with_suffix(".tmp").replace(log)
         print(f"{folder.name} {first}: {spent:.1f} s, {facts['samples'] / spent:,.0f} samples/s", flush=True)
+
+
+# -- beside the published logs -----------------------------------------------------------------
+
+#: idx -> (radius, or -1 where the answer was wrong or withheld; samples).
+Log = dict[int, tuple[float, int]]
+PUBLISHED_SAMPLES = 100_100
+
+
+def compared(folder: Path, logs: Path) -> dict[str, Any]:
+    """Every network in the folder beside every published one of its level, on the images both have."""
+    rows = []
+    for sigma in SIGMAS:
+        published = {
+            path.stem.removeprefix("mnist-lenet-").rsplit("-", 1)[0]: read_log(path)
+            for path in sorted(logs.glob(f"mnist-lenet-*-{sigma:.2f}.tsv"))
+        }
+        for name in METHODS:
+            parts = sorted((folder / f"{name}-{sigma:g}").glob("*.tsv"))
+            ours: Log = {}
+            for part in parts:
+                ours |= read_log(part)
+            if ours:
+                facts = [json.loads(part.with_suffix(".json").read_text()) for part in parts]
+                header, _ = checkpoints.read(folder / f"{name}-{sigma:g}.pt")
+                rows.append(
+                    described(name, sigma, ours, published)
+                    | {"training_seconds": header.training.get("seconds"), "device": facts[0]["device"],
+                       "certifying_seconds": sum(f["seconds"] for f in facts)}
+                )  # fmt: skip
+    return {"rows": rows, "alpha": ALPHA, "step": STEP, "n_max": {f"{s:g}": n for s, n in N_MAX.items()},
+            "published_samples": PUBLISHED_SAMPLES, "machine": machine()}  # fmt: skip
+
+
+def described(name: str, sigma: float, ours: Log, published: dict[str, Log]) -> dict[str, Any]:
+    """One row: accuracies at the multiples of the step, and what published networks have on these images."""
+    radii = [k * STEP for k in range(1 + int(4 * sigma / STEP))]
+    beside = {
+        method: {
+            "accuracy": accuracies(theirs, ours, radii),
+            "differences": [
+                paired(ours, theirs, radius) for radius in radii if all(i in theirs for i in ours)
+            ],
+        }
+        for method, theirs in published.items()
+    }
+    return {
+        "method": name, "sigma": sigma, "images": len(ours), "accuracy": accuracies(ours, ours, radii),
+        "mean_radius": sum(max(r, 0.0) for r, _ in ours.values()) / len(ours),
+        "samples_per_image": sum(n for _, n in ours.values()) / len(ours), "published": beside,
+    }  # fmt: skip
+
+
+def accuracies(log: Log, on: Log, radii: list[float]) -> dict[str, float]:
+    """Shares of the images of ``on`` that are right with at least these radii."""
+    return {f"{radius:g}": sum(log[i][0] >= radius for i in on) / len(on) for radius in radii}
+
+
+def paired(ours: Log, theirs: Log, radius: float) -> dict[str, float]:
+    """Our certified accuracy minus theirs on the same images, with its interval and exact p-value."""
+    d = difference(
+        [ours[i][0] >= radius for i in ours], [theirs[i][0] >= radius for i in ours], radius=radius,
+        level=0.95,
+    )  # fmt: skip
+    return {"radius": radius, "value": d.value, "low": d.low, "high": d.high, "p": d.p_value}
+
+
+def read_log(path: Path) -> Log:
+    """A log of this benchmark, or a published one: its samples are those of the protocol."""
+    head, *lines = (line.split("\t") for line in path.read_text().splitlines())
+    found: Log = {}
+    for line in lines:
+        cells = dict(zip(head, line, strict=True))
+        radius = float(cells["radius"]) if cells["correct"] == "1" else -1.0
+        found[int(cells["idx"])] = (radius, int(cells.get("samples", PUBLISHED_SAMPLES)))
+    return found
 
 
 if __name__ == "__main__":

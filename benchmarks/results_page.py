@@ -126,7 +126,7 @@ def tool_figures(name: str) -> str:
     return {
         "cost": cost, "replay": replay, "replay-logs": replay_logs, "overhead": overhead, "engine": engine,
         "attack": attack, "attack-machine": attack_machine,
-        "noise": noise, "inside": inside, "bounds": bounds,
+        "noise": noise, "inside": inside, "bounds": bounds, "gpu": gpu,
     }[kind](part)  # fmt: skip
 
 
@@ -189,6 +189,33 @@ def replay(_: str) -> str:
         for r in found.get("rows", [])
     ]  # fmt: skip
     return table(rows) if rows else ""
+
+
+def gpu(_: str) -> str:
+    """What was measured on each GPU: throughput by part, and what could not run."""
+    parts = []
+    for path in sorted(RESULTS.glob("gpu-*.json")):
+        found = json.loads(path.read_text())
+        rows = [
+            {"part": part, "what": what, "result": gpu_cell(value)}
+            for part in ("forward", "pgd", "certification", "autoattack")
+            for what, value in found[part].items()
+            if not what.startswith("seconds of")
+        ]
+        hardware = found["hardware"]
+        facts = f"{hardware['gpu']}, torch {hardware['torch']}; {found['parameters']:,} parameters"
+        parts.append(f"{table(rows)}\n\n*{facts}; the whole took {found['seconds']:.0f} s.*")
+    return "\n\n".join(parts)
+
+
+def gpu_cell(value: Any) -> str:
+    """A figure, or the figures of one run, rounded for reading."""
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if k not in ("flags", "batch")}
+        return ", ".join(f"{k} {gpu_cell(v)}" for k, v in kept.items())
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return str(value)
 
 
 def engine(_: str) -> str:

@@ -27,7 +27,7 @@ NAME = "philox4x64-10"
 SEED_LIMIT = 1 << 128
 WORDS_PER_BLOCK = 4
 
-_WORD = (1 << 64) - 1
+_WORD, _HALF = (1 << 64) - 1, (1 << 32) - 1
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 _ROUNDS = 10
@@ -106,28 +106,42 @@ def split_seed(seed: int) -> tuple[int, int]:
 
 
 def _philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Ten rounds on (c0, c1, c2, c3). Both halves of a round run as one: on a GPU calls are what costs."""
     c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
-    for step in range(_ROUNDS):
-        k0, k1 = ((k + step * w) & _WORD for k, w in zip(key, _WEYL, strict=True))
-        high0, low0 = _wide_product(c0, _MULTIPLIERS[0])
-        high1, low1 = _wide_product(c2, _MULTIPLIERS[1])
-        c0, c1, c2, c3 = high1 ^ c1 ^ _signed(k0), low1, high0 ^ c3 ^ _signed(k1), low0
-    return c0, c1, c2, c3
+    multiplied, mixed = torch.stack([c0, c2]), torch.stack([c1, c3])
+
+    def pairs(rows: list[tuple[int, ...]]) -> Tensor:
+        """One copy to the device: (rows, 2, 1, ...), as signed words."""
+        both = torch.tensor([[_signed(v) for v in row] for row in rows], device=mixed.device)
+        return both.view(len(rows), 2, *[1] * c0.dim())
+
+    whole, upper, lower = pairs(
+        [_MULTIPLIERS, tuple(b >> 32 for b in _MULTIPLIERS), tuple(b & _HALF for b in _MULTIPLIERS)]
+    )
+    keys = pairs(
+        [tuple((k + n * w) & _WORD for k, w in zip(key, _WEYL, strict=True)) for n in range(_ROUNDS)]
+    )
+    for round_key in keys:
+        high = _high_words(multiplied, upper, lower)
+        low = multiplied * whole
+        # c0 becomes high(c2) ^ c1 ^ k0, c2 becomes high(c0) ^ c3 ^ k1; c1 and c3 are the low words.
+        multiplied = high.flip(0).bitwise_xor_(mixed).bitwise_xor_(round_key)
+        mixed = low.flip(0)
+    return multiplied[0], mixed[0], multiplied[1], mixed[1]
 
 
-def _wide_product(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
-    """High and low words of the 128-bit product, from 32-bit limbs (int64 wraps modulo 2**64)."""
-    b_high, b_low = b >> 32, b & 0xFFFFFFFF
-    a_high, a_low = _upper_half(a), a & 0xFFFFFFFF
+def _high_words(a: Tensor, b_high: Tensor, b_low: Tensor) -> Tensor:
+    """High words of the 128-bit products, from 32-bit limbs (int64 wraps modulo 2**64)."""
+    a_high, a_low = _upper_half(a), a & _HALF
     # Each partial sum stays below 2**64, so nothing is lost to the wrap.
-    middle = a_high * b_low + _upper_half(a_low * b_low)
-    cross = a_low * b_high + (middle & 0xFFFFFFFF)
-    return a_high * b_high + _upper_half(middle) + _upper_half(cross), a * _signed(b)
+    middle = (a_high * b_low).add_(_upper_half(a_low * b_low))
+    cross = a_low.mul_(b_high).add_(middle & _HALF)
+    return a_high.mul_(b_high).add_(_upper_half(middle)).add_(_upper_half(cross))
 
 
 def _upper_half(a: Tensor) -> Tensor:
     # torch shifts int64 arithmetically: mask the copies of the sign bit away.
-    return (a >> 32) & 0xFFFFFFFF
+    return (a >> 32).bitwise_and_(_HALF)
 
 
 def _signed(word: int) -> int:

@@ -180,7 +180,7 @@ class BaseClassifier:
 
     def copies(self, count: int) -> list[BaseClassifier]:
         """``count`` classifiers that share nothing with this one, or [] where that cannot be had."""
-        if not self._may_leave_its_thread():
+        if not self.may_leave_its_thread():
             return []
         twins = []
         for _ in range(count):
@@ -239,7 +239,7 @@ class BaseClassifier:
                 batch = samples if rows is None else samples[rows]
                 expected, unit = (single, scale) if rows is None else (single[rows], scale[rows])
                 found = [self._tried(partial(self._in_batches, batch, size), "the same batch")]
-                if self._may_leave_its_thread():
+                if self.may_leave_its_thread():
                     found += _side_by_side(lanes or (self,), batch, size)
                 worst = max(worst, *(difference(scores, expected, unit) for scores in found))
         return worst
@@ -291,7 +291,8 @@ class BaseClassifier:
                 remedy="make the answer depend on the input alone",
             )
 
-    def _may_leave_its_thread(self) -> bool:
+    def may_leave_its_thread(self) -> bool:
+        """Whether batches can be evaluated in other threads: on the CPU, as the model came."""
         # Autocast holds for the thread that switched it on only.
         return self.device.type == "cpu" and not self.compiled and not torch.is_autocast_enabled("cpu")
 

@@ -140,7 +140,7 @@ def _possible(
     """The most lanes, and the layouts (plain first), that leave the model the function it is."""
     rows = torch.empty(count, *shape, device=classifier.device)
     noise.fill(rows, bases=[base], ids=[0], starts=[0], counts=[count], seed=0)
-    lanes = lanes_worth_trying(classifier.model)
+    lanes = lanes_worth_trying(classifier.model) if classifier.may_leave_its_thread() else 1
     if lanes > 1 and not keeps_to_itself(classifier.logits, rows.clone()):
         lanes = 1
     return lanes, (False, True) if _suits_channels_last(classifier, rows) else (False,)

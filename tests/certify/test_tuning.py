@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import certify
+import certify.noise
 from certify.procedures import make_procedure
 from certify.procedures.outcome import most_samples
 from certify.sampling import tuning
@@ -101,6 +102,17 @@ def test_a_guess_is_made_once(monkeypatch):
     for seed in range(3):
         g.certify(X, mode="fixed", n0=10, n=1_000, seed=seed)
     assert watched == [64]
+
+
+def test_no_copies_are_looked_for_where_there_can_be_none(monkeypatch):
+    """Of a compiled network, and on a device: watching the model there costs a run of torch's compiler."""
+    monkeypatch.setattr(tuning, "keeps_to_itself", lambda f, rows: pytest.fail("the model was watched"))
+    monkeypatch.setattr(tuning, "lanes_worth_trying", lambda model: 8)
+    monkeypatch.setattr(BaseClassifier, "may_leave_its_thread", lambda self: False)
+    classifier = BaseClassifier(nn.Linear(4, 3).eval(), num_classes=3)
+    noise = certify.noise.make_noise("gaussian", sigma=0.5)
+    assert tuning.choose_lanes(classifier, noise, torch.rand(4), 64) == 1
+    assert tuning.guess_lanes(classifier, noise, torch.rand(4), 64, tuning.Timed()) == 1
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 6, 6), (2, 36)])

@@ -140,6 +140,68 @@ def test_smoothadv_attacks_a_linear_model_to_the_border_of_its_ball():
     assert model[1].weight.grad is None  # the attack leaves no gradient behind
 
 
+class Fixed(torch.nn.Module):
+    """The same logits for every row."""
+
+    def __init__(self, *logits):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor([logits]))
+
+    def forward(self, x):
+        return self.logits.expand(len(x), -1)
+
+
+def test_macer_is_a_hinge_on_the_radius_of_the_inputs_that_are_right():
+    model, x = Fixed(0.05, 0.0, -0.1), torch.zeros(4, 2)
+    y = torch.tensor([0, 0, 0, 1])  # three right, one wrong
+    options = {"weight": 3.0, "gamma": 2.0, "beta": 16.0, "copies": 5}
+    losses = regulariser("macer", sigma=0.5, **options).loss(model, x, y, generator=generator())
+    p = torch.tensor([0.8, 0.0, -1.6]).softmax(0).double()
+    normal = torch.distributions.Normal(0.0, 1.0)
+    gap = float(normal.icdf(p[0]) - normal.icdf(p[1]))
+    assert losses["radius"].item() == pytest.approx(3.0 * 0.5 / 2 * (2.0 - gap) * 3 / 4, rel=1e-4)
+    expected = F.cross_entropy(model(x), y)
+    assert losses["classification"].item() == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_macer_leaves_out_probabilities_without_a_quantile():
+    model = Fixed(50.0, 0.0)
+    losses = regulariser("macer", sigma=0.5).loss(
+        model, torch.zeros(3, 2), torch.tensor([0, 0, 1]), generator=generator()
+    )
+    sum(losses.values()).backward()
+    assert losses["radius"].item() == 0.0
+    assert model.logits.grad.isfinite().all()
+
+
+def test_macer_asks_for_no_more_than_gamma():
+    losses = regulariser("macer", sigma=0.5, gamma=0.1).loss(
+        Fixed(0.2, 0.0), torch.zeros(2, 2), torch.zeros(2, dtype=torch.long), generator=generator()
+    )
+    assert losses["radius"].item() == 0.0
+
+
+def test_smoothadv_with_consistency_adds_the_disagreement_of_the_attacked_copies(batch):
+    class Sure(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logit = torch.nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, x):
+            return torch.stack([self.logit + 0 * x[:, 0], 0 * x[:, 0]], 1)
+
+    model = Sure()
+    plain = regulariser("smoothadv", sigma=0.4).loss(model, *batch, generator=generator())
+    both = regulariser("smoothadv", sigma=0.4, consistency=2.0, eta=0.5).loss(
+        model, *batch, generator=generator()
+    )
+    p = torch.tensor([1.0, 0.0]).softmax(0)
+    entropy = -float((p * p.log()).sum())  # copies that agree leave their entropy alone
+    assert "consistency" not in plain
+    assert torch.equal(both["classification"], plain["classification"])
+    assert both["consistency"].item() == pytest.approx(2.0 * 0.5 * entropy, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", sorted(REGULARISERS))
 def test_every_regulariser_gives_finite_gradients(name, model, batch):
     x, y = batch

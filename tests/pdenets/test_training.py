@@ -87,6 +87,50 @@ def test_interrupted_and_resumed_gives_the_same_weights(moons, tmp_path, suffix)
     assert straight.history == resumed.history
 
 
+def test_the_average_of_the_weights_is_the_recursion(moons, tmp_path):
+    """avg <- d avg + (1 - d) w after every step, beginning with the first step's weights."""
+    steps, decay = [], 0.7
+
+    class Watched(torch.optim.AdamW):
+        def step(self, *args, **kwargs):
+            super().step(*args, **kwargs)
+            steps.append([p.detach().clone() for group in self.param_groups for p in group["params"]])
+
+    settings = QUICK | {"arch": "mlp", "epochs": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "AdamW", Watched)
+        train(moons, **settings, average=decay, out=tmp_path / "a.pt")
+    average = steps[0]
+    for weights in steps[1:]:
+        average = [decay * a + (1 - decay) * w for a, w in zip(average, weights, strict=True)]
+    written = list(certify.load(tmp_path / "a.pt").parameters())
+    assert len(steps) > 3
+    for ours, theirs in zip(average, written, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
+    header, _ = checkpoints.read(tmp_path / "a.pt")
+    assert header.training["average"] == decay
+
+
+def test_an_averaged_training_that_was_interrupted_gives_the_same_weights(moons, tmp_path):
+    train(moons, **QUICK, average=0.9, out=tmp_path / "whole.pt")
+
+    def stop(progress):
+        if progress.epoch == 3:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(moons, **QUICK, average=0.9, out=tmp_path / "parts.pt", progress=stop)
+    train(moons, **QUICK, average=0.9, out=tmp_path / "parts.pt")
+    whole, parts = (certify.load(tmp_path / f"{name}.pt").state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+
+
+@pytest.mark.parametrize("average", [-0.1, 1.0, float("nan")])
+def test_a_share_that_is_no_average_is_refused(moons, tmp_path, average):
+    with pytest.raises(InvalidSetting, match="average"):
+        train(moons, **QUICK, average=average, out=tmp_path / "a.pt")
+
+
 def test_an_unfinished_training_is_not_continued_with_other_settings(moons, tmp_path):
     out = tmp_path / "net.pt"
     with pytest.raises(Interrupted):
