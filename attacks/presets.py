@@ -10,6 +10,7 @@ from torch import Tensor
 from attacks.apgd import apgd_ce, apgd_margin, apgd_targeted
 from attacks.close_calls import close_calls
 from attacks.fab import fab_targeted
+from attacks.labels import by_labels
 from attacks.losses import cross_entropy
 from attacks.minimal import deepened, minimal
 from attacks.pgd import pgd
@@ -25,7 +26,8 @@ PRESETS = {
     "with more starts where the margin nearly vanished (l1, linf), a search for the nearest point (l1, l2)",
     "thorough": "standard, then five restarts of APGD, the margin loss and the minimal attack at full length",
     "minimal": "the smallest perturbation: DDN, FAB-T, a walk along the boundary, bisection",
-    "black-box": "Square (random coordinates for inputs other than images), 5000 queries: needs no gradient",
+    "black-box": "Square (random coordinates for inputs other than images), 5000 queries: needs no gradient; "
+    "where scores never moved, 10000 labels: rays (linf), or a walk along the boundary (l1, l2)",
     "all-targets": "minimal (with eps: standard) towards every other class, the distance to each kept",
     "smoothed": "PGD on the mean softmax, confirmed with fresh noise: for smoothed classifiers",
 }
@@ -54,7 +56,7 @@ def stages(preset: str, problem: Problem) -> tuple[Stage, ...]:
         )
     search = Stage("square-5000", square) if problem.image else Stage("coordinate-5000", coordinate)
     if preset == "black-box":
-        return (search,)
+        return search, Stage("labels-10000", by_labels)
     official = (
         # In l1 the official attack restarts five times and aims at five classes.
         Stage("apgd-ce-100", lambda q: apgd_ce(q, steps=100, restarts=5 if q.p == 1 else 1)),
