@@ -21,8 +21,8 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "Noise and regulariser": ("sigma", "regulariser", "options"),
         "Optimisation": (
-            "epochs", "lr", "schedule", "batch_size", "optimizer", "nesterov", "weight_decay", "augment",
-            "seed", "device",
+            "epochs", "lr", "schedule", "batch_size", "optimizer", "nesterov", "average", "weight_decay",
+            "augment", "seed", "device",
         ),
         "Output": ("out", "as_json", "help"),
     },

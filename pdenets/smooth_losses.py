@@ -32,11 +32,11 @@ class Consistency:
         target = y.repeat(self.copies, *[1] * (y.dim() - 1))
         return {
             "classification": F.cross_entropy(logits, target),
-            "consistency": self.weight * disagreement(logits, self.copies, eta=self.eta),
+            "consistency": self.weight * _disagreement(logits, self.copies, eta=self.eta),
         }
 
 
-def disagreement(logits: Tensor, copies: int, *, eta: float) -> Tensor:
+def _disagreement(logits: Tensor, copies: int, *, eta: float) -> Tensor:
     """Spread of the copies' probabilities around their mean, plus ``eta`` times the mean's entropy.
 
     ``logits``: (copies * batch, classes, ...), copy by copy. The regulariser of ``Consistency``.
@@ -85,7 +85,7 @@ class SmoothAdversarial:
         target = y.repeat(self.copies, *[1] * (y.dim() - 1))
         losses = {"classification": F.cross_entropy(logits, target)}
         if self.consistency:
-            losses["consistency"] = self.consistency * disagreement(logits, self.copies, eta=self.eta)
+            losses["consistency"] = self.consistency * _disagreement(logits, self.copies, eta=self.eta)
         return losses
 
 
